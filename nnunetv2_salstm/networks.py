@@ -1,0 +1,146 @@
+"""Stock nnU-Net architectures with SA-LSTM blocks on the encoder's outputs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim
+from torch import Tensor, nn
+
+from nnunetv2_salstm.config import SALSTMConfig
+from nnunetv2_salstm.nn import (
+    SALSTM,
+    ConvControl,
+    GatedStateAttention,
+    SALSTMBlock,
+    SliceSALSTM,
+    StateAttention,
+    StateValue,
+)
+
+_ENCODER_ATTRIBUTES = ("conv_op", "output_channels", "strides", "norm_op", "norm_op_kwargs")
+
+
+class SkipBlocks(nn.ModuleDict):
+    """The blocks of a network by encoder stage: keys are stage indices, "0" the full resolution."""
+
+    def refine(self, encoder: nn.Module, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
+        """Returns the skips with the blocks applied; a forward hook of the encoder."""
+        return [self[str(stage)](skip) if str(stage) in self else skip for stage, skip in enumerate(skips)]
+
+
+def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | None = None) -> nn.Module:
+    """Adds blocks to the outputs of a network's encoder and returns the network.
+
+    The blocks are registered as `network.salstm` (state-dict keys `salstm.<stage>.*`, all others unchanged) and act
+    as a forward hook of `network.encoder`, so that the network's own forward stays in charge. The network's output
+    does not change until the blocks are trained. The state of torch's random generator is left as it was.
+
+    Args:
+        network: has `.encoder`, which returns the list of skips, largest first, and has the attributes conv_op,
+            output_channels, strides, norm_op and norm_op_kwargs of nnU-Net's encoders; and `.decoder`.
+        config: the modules; None for the default.
+
+    Raises:
+        ValueError: if the network is not like that, has blocks already, or the configuration does not fit it.
+    """
+    for name in ("encoder", "decoder"):
+        if not hasattr(network, name):
+            raise ValueError(f"network must have .encoder and .decoder, {type(network).__name__} has no .{name}")
+    missing = [name for name in _ENCODER_ATTRIBUTES if not hasattr(network.encoder, name)]
+    if missing:
+        raise ValueError(f"network.encoder must have {', '.join(_ENCODER_ATTRIBUTES)}; it has no {', '.join(missing)}")
+    if not getattr(network.encoder, "return_skips", True):
+        raise ValueError("network.encoder must return its skips, got return_skips=False")
+    if hasattr(network, "salstm"):
+        raise ValueError(f"network must not have blocks already, {type(network).__name__} has .salstm")
+    encoder = network.encoder
+    spatial_dims = convert_conv_op_to_dim(encoder.conv_op)
+    strides = [tuple(stride) for stride in encoder.strides]
+    if not isinstance(config, SALSTMConfig):
+        config = SALSTMConfig.from_json(config or {})
+    config = config.resolve(spatial_dims, len(strides))
+    # The stock part of the network must start as it does without us, also for whoever draws after us.
+    with torch.random.fork_rng(devices=[]):
+        network.salstm = SkipBlocks({
+            str(stage): build_block(config, encoder, cell_size(strides, stage, config.grid), stage)
+            for stage in config.stages(len(strides))
+        })  # fmt: skip
+    encoder.register_forward_hook(network.salstm.refine)
+    return network
+
+
+def cell_size(strides: list[tuple[int, ...]], stage: int, grid: int) -> tuple[int, ...]:
+    """Returns the cell of a block's grid in voxels of its stage: the product of the next `grid` stages' strides."""
+    below = strides[stage + 1 : stage + 1 + grid]
+    return tuple(math.prod(axis) for axis in zip(*below, strict=True)) or (1,) * len(strides[stage])
+
+
+def build_block(config: SALSTMConfig, encoder: nn.Module, cell: tuple[int, ...], stage: int) -> SALSTMBlock:
+    """Returns the block for one stage of an nnU-Net encoder."""
+    channels = int(encoder.output_channels[stage])
+    hidden = config.hidden_channels(channels)
+    layer: SliceSALSTM | ConvControl
+    if config.module == "conv":
+        reach = config.steps - 1 if config.sequence == "slices" else 0
+        layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=len(cell))
+    else:
+        attention = {
+            "A": partial(StateAttention, tau=config.attention_scale),
+            "B": partial(GatedStateAttention, tau=config.attention_scale),
+            "bdclstm": StateValue,
+        }[config.module]
+        # A slice of a volume has two axes; an image or signal has its own.
+        axes = min(len(cell), 2)
+        salstm = SALSTM(hidden, hidden, channels, config.kernel_size, module=attention, spatial_dims=axes)
+        layer = SliceSALSTM(salstm, config.steps, config.boundary, config.sequence)
+    norm = None if encoder.norm_op is None else encoder.norm_op(hidden, **(encoder.norm_op_kwargs or {}))
+    return SALSTMBlock(channels, layer, cell, norm)
+
+
+class _WithSALSTM:
+    """What both architectures add to their stock parent."""
+
+    encoder: nn.Module
+    salstm: SkipBlocks
+
+    def __init__(self, *args: Any, salstm: SALSTMConfig | Mapping[str, Any] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        add_salstm(self, salstm)  # type: ignore[arg-type]
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> np.int64:
+        """Returns the stock network's number of feature map values plus the blocks', for an input size in voxels."""
+        size = super().compute_conv_feature_map_size(input_size)  # type: ignore[misc]
+        edges = tuple(input_size)
+        for stage, stride in enumerate(self.encoder.strides):
+            edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
+            if str(stage) in self.salstm:
+                size += self.salstm[str(stage)].compute_conv_feature_map_size(edges)
+        return size
+
+    @classmethod
+    def initialize(cls, module: nn.Module) -> None:
+        """Initialises a module as the stock network does, a block as itself; for `network.apply`."""
+        super().initialize(module)  # type: ignore[misc]
+        # `apply` reaches a block after the convolutions in it, which the stock initialisation has just overwritten.
+        if isinstance(module, SALSTMBlock):
+            module.reset_parameters()
+
+
+class SALSTMPlainConvUNet(_WithSALSTM, PlainConvUNet):
+    """nnU-Net's PlainConvUNet with SA-LSTM blocks at its bottleneck and skips.
+
+    Takes the stock constructor's arguments plus `salstm`, a `SALSTMConfig` or its JSON form. Equal to the stock network
+    until the blocks are trained.
+
+    Raises:
+        ValueError: if the configuration is wrong or does not fit the network.
+    """
+
+
+class SALSTMResidualEncoderUNet(_WithSALSTM, ResidualEncoderUNet):
+    """nnU-Net's ResidualEncoderUNet with SA-LSTM blocks; otherwise as `SALSTMPlainConvUNet`."""

@@ -1,0 +1,20 @@
+"""The SA-LSTM modules: torch and einops only, usable in any network."""
+
+from nnunetv2_salstm.nn.attention import GatedStateAttention, StateAttention, StateValue
+from nnunetv2_salstm.nn.block import SALSTMBlock
+from nnunetv2_salstm.nn.conv_control import ConvControl
+from nnunetv2_salstm.nn.convlstm import ConvLSTMCell, ConvLSTMState
+from nnunetv2_salstm.nn.salstm import SALSTM
+from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+
+__all__ = [
+    "SALSTM",
+    "ConvControl",
+    "ConvLSTMCell",
+    "ConvLSTMState",
+    "GatedStateAttention",
+    "SALSTMBlock",
+    "SliceSALSTM",
+    "StateAttention",
+    "StateValue",
+]

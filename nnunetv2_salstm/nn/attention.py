@@ -1,0 +1,111 @@
+"""Self-attention over the states of a convolutional LSTM: query, key and value are linear in the states."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from nnunetv2_salstm.nn.convlstm import ConvLSTMState
+from nnunetv2_salstm.nn.precision import widened, without_autocast
+
+
+class StateAttention(nn.Module):
+    """Channel attention over LSTM states, module A ("SALSTM", Ji et al. 2024); no parameters.
+
+    Q = (c + f) / 2,  K = (g + h) / 2,  V = h,  each (B, C, N) with N pixels;  Y = softmax(s Q K^T) V.
+    The attention matrix is (B, C, C): the product sums over the pixels. The authors' scale is s = 1 / sqrt(a) with a
+    fixed attention size a; `tau` sets s = tau / N instead, a *mean* over pixels, which means the same on every grid
+    (a = N would make the attention uniform on small ones). The published training has a = 88 * 88 on 224 x 224
+    pixels, that is tau = 570.
+
+    Args:
+        hidden_channels: C; A needs no sizes and takes it so that A and B are made alike.
+        attention_size: a; None takes the number of pixels N.
+        tau: weight of the mean over pixels; excludes attention_size.
+
+    Raises:
+        ValueError: if both are given, or one is not positive.
+    """
+
+    def __init__(self, hidden_channels: int, attention_size: float | None = None, tau: float | None = None):
+        super().__init__()
+        if attention_size is not None and tau is not None:
+            raise ValueError(f"attention_size and tau exclude each other, got {attention_size} and {tau}")
+        for name, value in (("attention_size", attention_size), ("tau", tau)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        self.attention_size = attention_size
+        self.tau = tau
+
+    def extra_repr(self) -> str:
+        return f"tau={self.tau}" if self.tau is not None else f"attention_size={self.attention_size or 'N'}"
+
+    def scale(self, pixels: int) -> float:
+        """Returns s, the factor of the logits for N pixels."""
+        if self.tau is not None:
+            return self.tau / pixels
+        return (self.attention_size or pixels) ** -0.5
+
+    def query_key_value(self, state: ConvLSTMState) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns Q, K and V, each (B, C, N)."""
+        query = (state.c + state.f) / 2
+        key = (state.g + state.h) / 2
+        query, key, value = (rearrange(x, "b c ... -> b c (...)") for x in (query, key, state.h))
+        return query, key, value
+
+    def matrix(self, query: Tensor, key: Tensor) -> Tensor:
+        """Returns the attention matrix softmax(s Q K^T), (B, C, C), rows summing to one."""
+        # Scaled before the product: the sum over pixels is large.
+        logits = (query * self.scale(query.shape[-1])) @ key.transpose(-1, -2)
+        return logits.softmax(dim=-1)
+
+    def forward(self, state: ConvLSTMState) -> Tensor:
+        """Returns Y, (B, C, *S), from the states of the last step."""
+        with without_autocast(state.h):
+            query, key, value = self.query_key_value(ConvLSTMState(*map(widened, state)))
+            attended = self.matrix(query, key) @ value  # (B, C, N)
+        return attended.unflatten(-1, state.h.shape[2:])
+
+
+class GatedStateAttention(StateAttention):
+    """Gated channel attention over LSTM states, module B ("LSTMSA", Ji et al. 2024).
+
+    A with Q Lq(h), K Lk(h) and V Lv(h) in place of Q, K and V; L are linear in the channels, with bias, applied at
+    each pixel. Ours starts them near the constant 1, so that B starts as A: with the authors' default start the
+    attention is uniform and all channels of Y are equal.
+
+    Args: as `StateAttention`; hidden_channels sizes the three linear maps.
+    """
+
+    def __init__(self, hidden_channels: int, attention_size: float | None = None, tau: float | None = None):
+        super().__init__(hidden_channels, attention_size, tau)
+        self.q_matrix = nn.Linear(hidden_channels, hidden_channels)
+        self.k_matrix = nn.Linear(hidden_channels, hidden_channels)
+        self.v_matrix = nn.Linear(hidden_channels, hidden_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the linear maps near the constant 1."""
+        for linear in (self.q_matrix, self.k_matrix, self.v_matrix):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.ones_(linear.bias)
+
+    def query_key_value(self, state: ConvLSTMState) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = super().query_key_value(state)
+        linears = (self.q_matrix, self.k_matrix, self.v_matrix)
+        # One product for the three gates: (3C, C) times (B, C, N).
+        weight = torch.cat([widened(linear.weight) for linear in linears])
+        bias = torch.cat([widened(linear.bias) for linear in linears])
+        gates = weight @ value + bias[:, None]
+        query_gate, key_gate, value_gate = gates.chunk(3, dim=1)
+        return query * query_gate, key * key_gate, value * value_gate
+
+
+class StateValue(nn.Module):
+    """Attention switched off: Y = V = h, the bidirectional ConvLSTM (BDC-LSTM, Chen et al. 2016) as a control."""
+
+    def __init__(self, hidden_channels: int):
+        super().__init__()
+
+    def forward(self, state: ConvLSTMState) -> Tensor:
+        """Returns h, (B, C, *S), unchanged."""
+        return state.h

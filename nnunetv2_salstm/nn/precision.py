@@ -1,0 +1,24 @@
+"""Where the modules compute: in float32 at least, whatever autocast or the weights say.
+
+The gates see unbounded inputs and the attention logits are sums over all pixels; both overflow float16 (at 65,504).
+The modules work on small grids, so float32 costs next to nothing there.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+# Autocast exists, and can be switched off, on these devices; entering it elsewhere is an error in older torch.
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
+
+
+def widened(x: Tensor) -> Tensor:
+    """Returns x in float32 if it is narrower (float16, bfloat16), else x itself."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Returns a context in which operations on x's device keep the dtype of their inputs."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if device in _AUTOCAST_DEVICES else nullcontext()

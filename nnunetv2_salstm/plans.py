@@ -1,0 +1,74 @@
+"""Rewriting nnU-Net plans: the plans name the network, so that nnU-Net itself builds it everywhere."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_salstm.config import SALSTMConfig, check_names
+
+# By the class's own name: older plans name the same classes in other modules.
+NETWORKS = {
+    "PlainConvUNet": "nnunetv2_salstm.networks.SALSTMPlainConvUNet",
+    "ResidualEncoderUNet": "nnunetv2_salstm.networks.SALSTMResidualEncoderUNet",
+}
+
+
+def salstm_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any] | None:
+    """Returns the `salstm` values in the architecture of a configuration of the plans, or None if it has none."""
+    return _configuration(plans, configuration)["architecture"]["arch_kwargs"].get("salstm")
+
+
+def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of the plans in which a configuration's network is the stock one with SA-LSTM blocks.
+
+    The configuration's `arch_kwargs["salstm"]`, if the user's plans have it, gives the modules; what it leaves out comes
+    from `demanded` and then from the defaults. The result holds the whole resolved configuration, so that what was
+    trained is rebuilt whatever the defaults are by then.
+
+    Args:
+        plans: nnU-Net plans, not changed.
+        configuration: name of one of their configurations, e.g. "3d_fullres".
+        demanded: values of `SALSTMConfig` that must hold, e.g. {"module": "A"}.
+
+    Raises:
+        ValueError: if the values in the plans are wrong, contradict `demanded` or do not fit the network, or the
+            network is none that can be extended.
+    """
+    resolved = _configuration(plans, configuration)
+    architecture = resolved["architecture"]
+    where = f"plans {plans.get('plans_name', '')!r}, configuration {configuration!r}"
+    given = architecture["arch_kwargs"].get("salstm", {})
+    try:
+        check_names(given)
+        for name, value in demanded.items():
+            if given.get(name, value) != value:
+                raise ValueError(
+                    f"{name} is {given[name]!r} in the plans but the trainer demands {value!r}; "
+                    "take the trainer of that name, or other plans"
+                )
+        config = SALSTMConfig.from_json({**demanded, **given})
+        arguments = architecture["arch_kwargs"]
+        config = config.resolve(len(resolved["patch_size"]), arguments["n_stages"])
+        features = arguments["features_per_stage"]
+        for stage in config.stages(arguments["n_stages"]):
+            config.hidden_channels(features if isinstance(features, int) else features[stage])
+    except ValueError as error:
+        raise ValueError(f'{where}, arch_kwargs["salstm"]: {error}') from None
+    network = architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
+    if network not in NETWORKS:
+        raise ValueError(
+            f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
+            "to extend another one in code see nnunetv2_salstm.networks.add_salstm"
+        )
+    architecture["network_class_name"] = NETWORKS[network]
+    architecture["arch_kwargs"]["salstm"] = config.to_json()
+    rewritten = deepcopy(dict(plans))
+    rewritten["configurations"][configuration]["architecture"] = architecture
+    return rewritten
+
+
+def _configuration(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Returns a copy of a configuration; nnU-Net resolves inheritance and converts old formats."""
+    return deepcopy(PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration)

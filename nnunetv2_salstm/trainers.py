@@ -1,0 +1,207 @@
+"""The trainers that `nnUNetv2_train -tr` finds: a name says the modules, the length and the seed of a run."""
+
+import json
+import os
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_salstm.plans import add_to_plans, salstm_of
+
+# Which modules a trainer demands by the first part of its name; None is the stock network.
+ARMS: dict[str, dict[str, str] | None] = {
+    "nnUNetTrainerSALSTM_A": {"module": "A"},
+    "nnUNetTrainerSALSTM_B": {"module": "B"},
+    "nnUNetTrainerBDCLSTM": {"module": "bdclstm"},
+    "nnUNetTrainerSALSTMConvControl": {"module": "conv"},
+    "nnUNetTrainerSALSTMOff": None,
+}
+_NAME = re.compile(
+    rf"(?P<arm>{'|'.join(ARMS)})(_(?P<placement>bottleneck|skips))?"
+    r"(_(?P<epochs>[1-9]\d*)epochs)?(_(?P<iterations>[1-9]\d*)its)?(_seed(?P<seed>\d+))?"
+)
+NAME_RULE = (
+    f"one of {', '.join(ARMS)}; then optionally, in this order, _bottleneck or _skips (not for Off), "
+    "_<N>epochs, _<M>its, _seed<S>"
+)
+SAVE_EVERY = 50
+
+
+@dataclass(frozen=True)
+class TrainerName:
+    """What a trainer's name says; None where it says nothing.
+
+    Attributes:
+        salstm: values of `SALSTMConfig` that the name demands, None for the stock network.
+        epochs: length of the training.
+        iterations: training iterations an epoch.
+        seed: seed of weights and, in this process, augmentation.
+    """
+
+    salstm: dict[str, str] | None
+    epochs: int | None
+    iterations: int | None
+    seed: int | None
+
+    @classmethod
+    def parse(cls, name: str) -> "TrainerName":
+        """Reads a trainer's name.
+
+        Raises:
+            ValueError: if it is no trainer of this package.
+        """
+        match = _NAME.fullmatch(name)
+        salstm = ARMS[match["arm"]] if match else None
+        if match is None or (salstm is None and match["placement"]):
+            raise ValueError(f"the trainer must be {NAME_RULE}; got {name!r}")
+        if match["placement"]:
+            salstm = {**(salstm or {}), "placement": match["placement"]}
+        epochs, iterations, seed = (
+            int(match[part]) if match[part] else None for part in ("epochs", "iterations", "seed")
+        )
+        return cls(salstm, epochs, iterations, seed)
+
+
+class SALSTMTrainerMixin:
+    """Makes an nnU-Net trainer train the planned network with SA-LSTM blocks; put it before the trainer's class.
+
+    The plans are rewritten before nnU-Net sees them (see `nnunetv2_salstm.plans`), everything else is nnU-Net's, except
+    that a checkpoint only replaces the earlier one when it is complete, and that short runs save it more often.
+    """
+
+    parsed_name: TrainerName
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's own signature)
+    ):
+        if self.parsed_name.salstm is not None:
+            plans = add_to_plans(plans, configuration, self.parsed_name.salstm)
+        elif salstm_of(plans, configuration) is not None:
+            raise ValueError(
+                f"the plans of configuration {configuration!r} name SA-LSTM blocks but {type(self).__name__} trains "
+                "the stock network; take other plans, or the trainer nnUNetTrainer to train these"
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
+
+    @property
+    def salstm(self) -> dict[str, Any] | None:
+        """The resolved configuration of this run's modules, None for the stock network."""
+        return self.configuration_manager.network_arch_init_kwargs.get("salstm")
+
+    def initialize(self) -> None:
+        """Sets what the name says, then lets nnU-Net build network, optimiser and loss."""
+        if self.parsed_name.epochs is not None:
+            self.num_epochs = self.parsed_name.epochs
+        if self.parsed_name.iterations is not None:
+            self.num_iterations_per_epoch = self.parsed_name.iterations
+            self.num_val_iterations_per_epoch = max(1, self.parsed_name.iterations // 5)
+        self.save_every = max(1, min(SAVE_EVERY, self.num_epochs // 20))
+        if self.parsed_name.seed is not None:
+            seed_everything(self.parsed_name.seed)
+        super().initialize()  # type: ignore[misc]
+
+    def on_train_start(self) -> None:
+        """Refuses to mix two configurations in one results folder, and seeds the augmentation of this process."""
+        self._check_results_folder()
+        if self.parsed_name.seed is not None:
+            # Anew, as the modules have drawn from the generator: arms of one seed see the same batches where nnU-Net's
+            # augmenter runs in this process (nnUNet_n_proc_DA=0; its worker processes are not seeded).
+            seed_everything(self.parsed_name.seed, self.current_epoch, self.local_rank)
+        super().on_train_start()  # type: ignore[misc]
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Saves a checkpoint; an interruption or a full disk leaves the earlier file as it was."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # type: ignore[misc]
+            return
+        unfinished = Path(f"{filename}.unfinished")
+        try:
+            super().save_checkpoint(str(unfinished))  # type: ignore[misc]
+            os.replace(unfinished, filename)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Loads a checkpoint of the same modules.
+
+        Raises:
+            ValueError: if its modules are configured otherwise than this run's; names both.
+        """
+        if isinstance(filename_or_checkpoint, (str, os.PathLike)):
+            # mmap: only the description is read here, not the weights.
+            checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
+            arguments = checkpoint["init_args"]
+            theirs = salstm_of(arguments["plans"], arguments["configuration"])
+            if theirs != self.salstm:
+                raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
+        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+
+    def _check_results_folder(self) -> None:
+        """Checks that the other folds in this results folder were trained with the same modules.
+
+        All folds share one plans.json, from which prediction rebuilds their network.
+        """
+        folder = Path(self.output_folder_base)
+        plans_file = folder / "plans.json"
+        others = [c for c in folder.glob("fold_*/checkpoint_*.pth") if c.parent != Path(self.output_folder)]
+        if not others or not plans_file.is_file():
+            return
+        theirs = salstm_of(json.loads(plans_file.read_text()), self.configuration_name)
+        if theirs != self.salstm:
+            raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
+
+
+def seed_everything(*seed: int) -> None:
+    """Seeds Python's, numpy's and torch's generators from a few whole numbers."""
+    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    random.seed(state)
+    np.random.seed(state)
+    torch.manual_seed(state)
+
+
+def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
+    stock = {"network": "stock, without SA-LSTM blocks"}
+    theirs, ours = theirs or stock, ours or stock
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    return (
+        f"{place} holds another configuration than this run: "
+        f"{ {name: theirs.get(name) for name in names} } there, { {name: ours.get(name) for name in names} } here. "
+        'Put the values from there into arch_kwargs["salstm"] of the plans to go on with it, or train under another '
+        "plans name (-p)"
+    )
+
+
+_made: dict[str, type[nnUNetTrainer]] = {}
+
+
+def get_trainer(name: str) -> type[nnUNetTrainer]:
+    """Returns the trainer of this name, always the same class, so that it can be pickled.
+
+    Raises:
+        ValueError: if it is no trainer of this package.
+    """
+    if name not in _made:
+        parsed = TrainerName.parse(name)
+        _made[name] = type(name, (SALSTMTrainerMixin, nnUNetTrainer), {"__module__": __name__, "parsed_name": parsed})
+    return _made[name]
+
+
+def __getattr__(name: str) -> type[nnUNetTrainer]:
+    """Makes every trainer an attribute of this module: suffixes leave too many names to list."""
+    if _NAME.match(name):
+        try:
+            return get_trainer(name)
+        except ValueError as error:
+            raise AttributeError(str(error)) from None
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
