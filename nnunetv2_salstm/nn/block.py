@@ -11,7 +11,6 @@ from nnunetv2_salstm.nn.precision import widened, without_autocast
 from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
 
 _POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class SALSTMBlock(nn.Module):
@@ -83,7 +82,8 @@ class SALSTMBlock(nn.Module):
             raise ValueError(
                 f"x must be (B, {self.channels}, *S) with {len(self.stride)} spatial axes, got {tuple(x.shape)}"
             )
-        return x + self.contribution(x)
+        # In place: the sum needs no second feature map at full size.
+        return self.contribution(x).add_(x)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
         """Returns how many values the block's convolutions and its sum produce for a size in voxels, as nnU-Net counts."""
@@ -118,12 +118,11 @@ class SALSTMBlock(nn.Module):
         return x if bias is None else x + bias.view(broadcast)
 
     def upsample(self, contribution: Tensor, x: Tensor) -> Tensor:
-        """Returns the contribution interpolated linearly from the centres of its cells to x's size."""
+        """Returns the contribution at x's size, constant within a cell (linear interpolation costs more than it all)."""
         if math.prod(self.stride) == 1:
             return contribution
-        axes = len(self.stride)
         scale = tuple(float(length) for length in self.stride)
-        full = F.interpolate(contribution, scale_factor=scale, mode=_INTERPOLATION[axes])
+        full = F.interpolate(contribution, scale_factor=scale, mode="nearest-exact")
         for axis, size in enumerate(x.shape[2:], start=2):
             full = full.narrow(axis, 0, size)
         return full
