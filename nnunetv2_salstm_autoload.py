@@ -17,9 +17,12 @@ def trainers_folder():
 
 def register():
     """Appends our trainers' folder to nnUNet_extTrainer, once, after what the user has set there."""
-    folder = trainers_folder()
-    if folder is None or os.environ.get("NNUNETV2_SALSTM_NO_AUTOLOAD") == "1":
+    if os.environ.get("NNUNETV2_SALSTM_NO_AUTOLOAD") == "1":
         return
-    folders = [entry for entry in os.environ.get(_VARIABLE, "").split(os.pathsep) if entry]
+    folder = trainers_folder()
+    # nnU-Net would take a path with a separator in it for two folders that are not ours.
+    if folder is None or os.pathsep in folder:
+        return
+    folders = [entry for entry in os.environ.get(_VARIABLE, "").split(os.pathsep) if entry.strip()]
     if folder not in folders:
         os.environ[_VARIABLE] = os.pathsep.join([*folders, folder])

@@ -3,7 +3,6 @@
 from importlib.metadata import version
 
 import nnunetv2_salstm_autoload
-
 from nnunetv2_salstm.config import SALSTMConfig
 
 __all__ = ["SALSTMConfig", "__version__"]

@@ -57,7 +57,13 @@ class SALSTMConfig:
             rule = "different stage indices, 0 or above, 0 being the full resolution"
             _require(valid and len(set(stages)) == len(stages), "placement", rule, stages)
             object.__setattr__(self, "placement", tuple(sorted(stages)))
-        for name, least in (("grid", 0), ("reduction", 1), ("max_hidden_channels", 1), ("kernel_size", 1), ("steps", 2)):
+        for name, least in (
+            ("grid", 0),
+            ("reduction", 1),
+            ("max_hidden_channels", 1),
+            ("kernel_size", 1),
+            ("steps", 2),
+        ):
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, f"a whole number of at least {least}", value)
         _require(self.kernel_size % 2 == 1, "kernel_size", "odd, so that the size is kept", self.kernel_size)
@@ -72,7 +78,9 @@ class SALSTMConfig:
             ValueError: if it does not fit: slices in 2D, a stage that does not exist.
         """
         if spatial_dims < 3 and self.sequence == "slices":
-            raise ValueError(f"sequence 'slices' needs a 3D configuration, got {spatial_dims} spatial axes; use 'repeat'")
+            raise ValueError(
+                f"sequence 'slices' needs a 3D configuration, got {spatial_dims} spatial axes; use 'repeat'"
+            )
         self.stages(n_stages)
         sequence = self.sequence
         if sequence == "auto":
@@ -106,7 +114,9 @@ class SALSTMConfig:
         if channels // self.reduction >= self.max_hidden_channels:
             return self.max_hidden_channels
         if channels % self.reduction:
-            raise ValueError(f"reduction must divide the {channels} channels of every stage it acts on, got {self.reduction}")
+            raise ValueError(
+                f"reduction must divide the {channels} channels of every stage it acts on, got {self.reduction}"
+            )
         return channels // self.reduction
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stock nnU-Net architectures with SA-LSTM blocks on the encoder's outputs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,14 +51,14 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     for name in ("encoder", "decoder"):
         if not hasattr(network, name):
             raise ValueError(f"network must have .encoder and .decoder, {type(network).__name__} has no .{name}")
-    missing = [name for name in _ENCODER_ATTRIBUTES if not hasattr(network.encoder, name)]
+    encoder: Any = network.encoder
+    missing = [name for name in _ENCODER_ATTRIBUTES if not hasattr(encoder, name)]
     if missing:
         raise ValueError(f"network.encoder must have {', '.join(_ENCODER_ATTRIBUTES)}; it has no {', '.join(missing)}")
-    if not getattr(network.encoder, "return_skips", True):
+    if not getattr(encoder, "return_skips", True):
         raise ValueError("network.encoder must return its skips, got return_skips=False")
     if hasattr(network, "salstm"):
         raise ValueError(f"network must not have blocks already, {type(network).__name__} has .salstm")
-    encoder = network.encoder
     spatial_dims = convert_conv_op_to_dim(encoder.conv_op)
     strides = [tuple(stride) for stride in encoder.strides]
     if not isinstance(config, SALSTMConfig):
@@ -66,11 +66,12 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     config = config.resolve(spatial_dims, len(strides))
     # The stock part of the network must start as it does without us, also for whoever draws after us.
     with torch.random.fork_rng(devices=[]):
-        network.salstm = SkipBlocks({
-            str(stage): build_block(config, encoder, cell_size(strides, stage, config.grid), stage)
+        blocks = SkipBlocks({
+            str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
             for stage in config.stages(len(strides))
         })  # fmt: skip
-    encoder.register_forward_hook(network.salstm.refine)
+    network.salstm = blocks
+    encoder.register_forward_hook(blocks.refine)
     return network
 
 
@@ -80,8 +81,8 @@ def cell_size(strides: list[tuple[int, ...]], stage: int, grid: int) -> tuple[in
     return tuple(math.prod(axis) for axis in zip(*below, strict=True)) or (1,) * len(strides[stage])
 
 
-def build_block(config: SALSTMConfig, encoder: nn.Module, cell: tuple[int, ...], stage: int) -> SALSTMBlock:
-    """Returns the block for one stage of an nnU-Net encoder."""
+def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int, ...]) -> SALSTMBlock:
+    """Returns the block for one stage of an nnU-Net encoder, on a grid of cells of this size in voxels."""
     channels = int(encoder.output_channels[stage])
     hidden = config.hidden_channels(channels)
     layer: SliceSALSTM | ConvControl
@@ -89,14 +90,14 @@ def build_block(config: SALSTMConfig, encoder: nn.Module, cell: tuple[int, ...],
         reach = config.steps - 1 if config.sequence == "slices" else 0
         layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=len(cell))
     else:
-        attention = {
+        attentions: dict[str, Callable[[int], nn.Module]] = {
             "A": partial(StateAttention, tau=config.attention_scale),
             "B": partial(GatedStateAttention, tau=config.attention_scale),
             "bdclstm": StateValue,
-        }[config.module]
+        }
         # A slice of a volume has two axes; an image or signal has its own.
         axes = min(len(cell), 2)
-        salstm = SALSTM(hidden, hidden, channels, config.kernel_size, module=attention, spatial_dims=axes)
+        salstm = SALSTM(hidden, hidden, channels, config.kernel_size, module=attentions[config.module], spatial_dims=axes)
         layer = SliceSALSTM(salstm, config.steps, config.boundary, config.sequence)
     norm = None if encoder.norm_op is None else encoder.norm_op(hidden, **(encoder.norm_op_kwargs or {}))
     return SALSTMBlock(channels, layer, cell, norm)
@@ -105,7 +106,7 @@ def build_block(config: SALSTMConfig, encoder: nn.Module, cell: tuple[int, ...],
 class _WithSALSTM:
     """What both architectures add to their stock parent."""
 
-    encoder: nn.Module
+    encoder: Any
     salstm: SkipBlocks
 
     def __init__(self, *args: Any, salstm: SALSTMConfig | Mapping[str, Any] | None = None, **kwargs: Any):
@@ -119,7 +120,8 @@ class _WithSALSTM:
         for stage, stride in enumerate(self.encoder.strides):
             edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
             if str(stage) in self.salstm:
-                size += self.salstm[str(stage)].compute_conv_feature_map_size(edges)
+                block: Any = self.salstm[str(stage)]
+                size += block.compute_conv_feature_map_size(edges)
         return size
 
     @classmethod

@@ -23,9 +23,9 @@ def salstm_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any] | 
 def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a copy of the plans in which a configuration's network is the stock one with SA-LSTM blocks.
 
-    The configuration's `arch_kwargs["salstm"]`, if the user's plans have it, gives the modules; what it leaves out comes
-    from `demanded` and then from the defaults. The result holds the whole resolved configuration, so that what was
-    trained is rebuilt whatever the defaults are by then.
+    The configuration's `arch_kwargs["salstm"]`, if the user's plans have it, gives the modules; what it leaves out
+    comes from `demanded` and then from the defaults. The result holds the whole resolved configuration, so that what
+    was trained is rebuilt whatever the defaults are by then.
 
     Args:
         plans: nnU-Net plans, not changed.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
@@ -77,6 +78,16 @@ class SALSTMTrainerMixin:
 
     parsed_name: TrainerName
 
+    # nnU-Net's own attributes that are used here.
+    configuration_manager: ConfigurationManager
+    configuration_name: str
+    current_epoch: int
+    disable_checkpointing: bool
+    local_rank: int
+    num_epochs: int
+    output_folder: str
+    output_folder_base: str
+
     def __init__(
         self,
         plans: dict,
@@ -128,7 +139,7 @@ class SALSTMTrainerMixin:
         unfinished = Path(f"{filename}.unfinished")
         try:
             super().save_checkpoint(str(unfinished))  # type: ignore[misc]
-            os.replace(unfinished, filename)
+            unfinished.replace(filename)
         finally:
             unfinished.unlink(missing_ok=True)
 

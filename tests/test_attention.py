@@ -28,7 +28,9 @@ def naive_attention(state, scale, gates=(None, None, None)):
             x if gate is None else x * torch.stack([gate(pixel) for pixel in v.T], dim=1)
             for x, gate in zip((q, k, v), gates, strict=True)
         )
-        logits = torch.stack([torch.stack([scale * (q[m] * k[n]).sum() for n in range(channels)]) for m in range(channels)])
+        logits = torch.stack(
+            [torch.stack([scale * (q[m] * k[n]).sum() for n in range(channels)]) for m in range(channels)]
+        )
         weights = logits.exp() / logits.exp().sum(1, keepdim=True)
         output[b] = (weights @ v).reshape(channels, height, width)
     return output

@@ -99,10 +99,10 @@ def naive_convlstm(cell: ConvLSTMCell, sequence: list[torch.Tensor]) -> torch.Te
     h = c = torch.zeros(sequence[0].shape[0], hidden, *sequence[0].shape[2:], dtype=sequence[0].dtype)
     for x in sequence:
         gate = {
-            name: torch.nn.functional.conv2d(
-                torch.cat([x, h], 1), cell.conv.weight[k * hidden :][:hidden], cell.conv.bias[k * hidden :][:hidden], padding=1
+            name: torch.nn.functional.conv2d(torch.cat([x, h], 1), weight, bias, padding=1)
+            for name, weight, bias in zip(
+                "ifog", cell.conv.weight.split(hidden), cell.conv.bias.split(hidden), strict=True
             )
-            for k, name in enumerate("ifog")
         }
         c = torch.sigmoid(gate["f"]) * c + torch.sigmoid(gate["i"]) * torch.tanh(gate["g"])
         h = torch.sigmoid(gate["o"]) * torch.tanh(c)
@@ -113,10 +113,9 @@ def test_without_attention_it_is_the_bidirectional_convlstm():
     torch.manual_seed(1)
     layer = SALSTM(3, 4, 2, kernel_size=3, module=StateValue).double()
     prev, cur, following = torch.randn(3, 2, 3, 6, 5, dtype=torch.double)
-    joined = torch.cat(
-        [naive_convlstm(layer.forward_net.cell0, [prev, cur]), naive_convlstm(layer.reverse_net.cell0, [following, cur])], 1
-    )
-    assert_close("output", layer(prev, cur, following), layer.conv(joined))
+    forward = naive_convlstm(layer.forward_net.cell0, [prev, cur])
+    reverse = naive_convlstm(layer.reverse_net.cell0, [following, cur])
+    assert_close("output", layer(prev, cur, following), layer.conv(torch.cat([forward, reverse], 1)))
 
 
 def test_directions_mirror_each_other():

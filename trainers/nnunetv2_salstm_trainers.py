@@ -11,13 +11,18 @@ _PREFIXES = ("nnUNetTrainerSALSTM", "nnUNetTrainerBDCLSTM")
 
 
 def __getattr__(name):
-    if name.startswith(_PREFIXES) and find_spec("nnunetv2_salstm") is not None:
-        from nnunetv2_salstm import trainers
+    if name.startswith(_PREFIXES) and _is_installed("nnunetv2_salstm"):
+        from nnunetv2_salstm.trainers import get_trainer
 
         try:
-            return getattr(trainers, name)
-        except AttributeError as error:
+            return get_trainer(name)
+        except ValueError as error:
             # nnU-Net only says that it found nothing.
             print(f"nnunetv2_salstm: {error}", file=sys.stderr)
-            raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_installed(package):
+    spec = find_spec(package)
+    # Any folder of that name in the working directory, such as a clone, has a spec, but no origin.
+    return spec is not None and spec.origin is not None

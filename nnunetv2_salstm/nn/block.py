@@ -1,7 +1,9 @@
 """The residual block that puts a layer on a coarser grid of a feature map and starts as the identity."""
 
 import math
+from functools import partial
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,8 +11,6 @@ from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, convolve
 from nnunetv2_salstm.nn.precision import widened, without_autocast
 from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
-
-_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class SALSTMBlock(nn.Module):
@@ -67,8 +67,9 @@ class SALSTMBlock(nn.Module):
     def reset_parameters(self) -> None:
         """Draws every parameter anew and makes the block the identity, as at construction."""
         self.reduce.reset_parameters()
-        if hasattr(self.norm, "reset_parameters"):
-            self.norm.reset_parameters()
+        reset_norm = getattr(self.norm, "reset_parameters", None)
+        if reset_norm is not None:
+            reset_norm()
         self.layer.reset_parameters()
         self.layer.reset_output()
 
@@ -86,7 +87,7 @@ class SALSTMBlock(nn.Module):
         return self.contribution(x).add_(x)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
-        """Returns how many values the block's convolutions and its sum produce for a size in voxels, as nnU-Net counts."""
+        """Returns how many values the convolutions and the sum produce for a size in voxels, as nnU-Net counts."""
         cells = math.prod(math.ceil(size / length) for size, length in zip(input_size, self.stride, strict=True))
         coarse_channels = self.reduce.out_channels + self.layer.feature_map_channels
         return cells * coarse_channels + math.prod(input_size) * self.channels
@@ -101,10 +102,7 @@ class SALSTMBlock(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Returns the means over the cells of the coarse grid, (B, channels, *ceil(S / stride))."""
-        if math.prod(self.stride) == 1:
-            return x
-        # Cells that stick out of an odd size average over the voxels they have.
-        return _POOL[len(self.stride)](x, self.stride, ceil_mode=True, count_include_pad=False)
+        return x if math.prod(self.stride) == 1 else average_cells(x, self.stride)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Returns norm(x), or only its affine part where the grid is a single cell."""
@@ -118,7 +116,7 @@ class SALSTMBlock(nn.Module):
         return x if bias is None else x + bias.view(broadcast)
 
     def upsample(self, contribution: Tensor, x: Tensor) -> Tensor:
-        """Returns the contribution at x's size, constant within a cell (linear interpolation costs more than it all)."""
+        """Returns the contribution at x's size, constant within a cell (linear interpolation costs more)."""
         if math.prod(self.stride) == 1:
             return contribution
         scale = tuple(float(length) for length in self.stride)
@@ -126,3 +124,15 @@ class SALSTMBlock(nn.Module):
         for axis, size in enumerate(x.shape[2:], start=2):
             full = full.narrow(axis, 0, size)
         return full
+
+
+def average_cells(x: Tensor, cell: tuple[int, ...]) -> Tensor:
+    """Returns the means of x, (B, C, *S), over cells, (B, C, *ceil(S / cell)); cells at the far ends may be smaller."""
+    cell = tuple(min(length, size) for length, size in zip(cell, x.shape[2:], strict=True))
+    average = partial(F.avg_pool1d if len(cell) == 1 else F.avg_pool2d, ceil_mode=True, count_include_pad=False)
+    if len(cell) < 3:
+        return average(x, cell)
+    # Within the slices, then through them: avg_pool3d is slower, and not there for half precision on CPU.
+    within = average(rearrange(x, "b c d h w -> (b c) d h w"), cell[1:])
+    through = average(rearrange(within, "bc d h w -> bc 1 d (h w)"), (cell[0], 1))
+    return rearrange(through, "(b c) 1 d (h w) -> b c d h w", b=x.shape[0], h=within.shape[2])

@@ -1,8 +1,10 @@
 """Plain convolutions in place of a SALSTM layer: what the same parameters do without LSTM and attention."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS
 from nnunetv2_salstm.nn.precision import widened
@@ -40,7 +42,7 @@ class ConvControl(nn.Module):
     ):
         super().__init__()
         self.in_channels = in_channels
-        convolution = CONVOLUTIONS[spatial_dims]
+        convolution: Any = CONVOLUTIONS[spatial_dims]  # torch types its kernels by dimension
         through, within = (2 * reach + 1, 1) if spatial_dims == 3 else (kernel_size, kernel_size)
         first_kernel = (through, *[kernel_size] * (spatial_dims - 1))
         second_kernel = (within, *[kernel_size] * (spatial_dims - 1))
@@ -48,29 +50,33 @@ class ConvControl(nn.Module):
         salstm_weights = 8 * hidden_channels * (in_channels + hidden_channels) * math.prod(second_kernel)
         weights_per_width = in_channels * math.prod(first_kernel) + 2 * hidden_channels * math.prod(second_kernel)
         width = max(1, round(salstm_weights / weights_per_width))
-        self.layers = nn.Sequential(
-            convolution(in_channels, width, first_kernel, padding=[(k - 1) // 2 for k in first_kernel]),
-            nn.LeakyReLU(1e-2),
-            convolution(width, 2 * hidden_channels, second_kernel, padding=[(k - 1) // 2 for k in second_kernel]),
-            nn.LeakyReLU(1e-2),
+        self.first = convolution(in_channels, width, first_kernel, padding=[(k - 1) // 2 for k in first_kernel])
+        self.second = convolution(
+            width, 2 * hidden_channels, second_kernel, padding=[(k - 1) // 2 for k in second_kernel]
         )
         self.conv = convolution(2 * hidden_channels, out_channels, 1)
 
     @property
+    def convolutions(self) -> tuple[Any, Any, Any]:
+        """The convolutions in the order of their use."""
+        return self.first, self.second, self.conv
+
+    @property
     def feature_map_channels(self) -> int:
         """Channels of all convolutions' outputs together."""
-        return sum(module.out_channels for module in (self.layers[0], self.layers[2], self.conv))
+        return sum(convolution.out_channels for convolution in self.convolutions)
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew, as at construction."""
-        for convolution in (self.layers[0], self.layers[2], self.conv):
+        for convolution in self.convolutions:
             convolution.reset_parameters()
 
     def reset_output(self) -> None:
         """Sets the last convolution to zero, so that the output is zero whatever the input."""
         nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, out_channels, *S) from (B, in_channels, *S), in the dtype of the weights."""
-        return self.conv(self.layers(widened(x).to(self.conv.weight.dtype)))
+        x = F.leaky_relu(self.first(widened(x).to(self.conv.weight.dtype)), 1e-2)
+        return self.conv(F.leaky_relu(self.second(x), 1e-2))

@@ -31,7 +31,9 @@ class DirectionNet(nn.Module):
         super().__init__()
         self.num_layers = num_layers
         for layer in range(num_layers):
-            cell = ConvLSTMCell(in_channels if layer == 0 else hidden_channels, hidden_channels, kernel_size, spatial_dims)
+            cell = ConvLSTMCell(
+                in_channels if layer == 0 else hidden_channels, hidden_channels, kernel_size, spatial_dims
+            )
             self.add_module(f"cell{layer}", cell)
         self.attention = attention(hidden_channels)
 
@@ -119,8 +121,9 @@ class SALSTM(nn.Module):
         for direction in (self.forward_net, self.reverse_net):
             for cell in direction.cells:
                 cell.conv.reset_parameters()
-            if hasattr(direction.attention, "reset_parameters"):
-                direction.attention.reset_parameters()
+            reset = getattr(direction.attention, "reset_parameters", None)
+            if reset is not None:
+                reset()
         self.conv.reset_parameters()
 
     def join(self, forward: Tensor, reverse: Tensor, dtype: torch.dtype) -> Tensor:
@@ -141,7 +144,9 @@ class SALSTM(nn.Module):
         """
         for name, neighbour in (("prev", prev), ("next", next)):
             if neighbour is not None and neighbour.shape != cur.shape:
-                raise ValueError(f"{name} must have the shape of cur, got {tuple(neighbour.shape)} and {tuple(cur.shape)}")
+                raise ValueError(
+                    f"{name} must have the shape of cur, got {tuple(neighbour.shape)} and {tuple(cur.shape)}"
+                )
         with without_autocast(cur):
             current = widened(cur)
             forward = self.forward_net([current] if prev is None else [widened(prev), current])

@@ -1,5 +1,7 @@
 """The authors' layer for all slices of a volume at once."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -105,14 +107,14 @@ class SliceSALSTM(nn.Module):
 
         The directions are an axis of their own inside: states are (B D, 2, hidden, *S).
         """
-        cells = list(zip(self.layer.forward_net.cells, self.layer.reverse_net.cells, strict=True))
         weights = []
-        for pair in cells:
+        for pair in zip(self.layer.forward_net.cells, self.layer.reverse_net.cells, strict=True):
             inputs = pair[0].in_channels
+            biases: list[Any] = [cell.conv.bias for cell in pair]
             weights.append((
                 torch.cat([cell.conv.weight[:, :inputs] for cell in pair]),
                 torch.cat([cell.conv.weight[:, inputs:] for cell in pair]),
-                torch.cat([cell.conv.bias for cell in pair]),
+                torch.cat(biases),
             ))  # fmt: skip
         states: list[ConvLSTMState] = []
         first_gates = split_directions(convolve(x, weights[0][0], weights[0][2]))  # shared by all steps
