@@ -38,7 +38,7 @@ class SALSTMConfig:
     placement: str | tuple[int, ...] = "all"
     grid: int = 2
     reduction: int = 4
-    max_hidden_channels: int = 32
+    max_hidden_channels: int = 24
     kernel_size: int = 3
     steps: int = 2
     sequence: str = "auto"

@@ -1,0 +1,91 @@
+"""A tiny nnU-Net data set, planned and preprocessed once through the real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+DATASET = "Dataset998_Ellipsoids"
+
+
+def write_dataset(folder: Path, cases: int = 5, size: tuple[int, int, int] = (8, 40, 40), seed: int = 0) -> None:
+    """Writes a raw nnU-Net data set of two nested ellipsoids in noise, 4 x 1.5 x 1.5 mm, and one test case."""
+    import SimpleITK as sitk
+
+    rng = np.random.default_rng(seed)
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+    zyx = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij"))
+    for case in range(cases + 1):
+        center = np.array(size) / 2 + rng.uniform(-2, 2, 3) * (0.5, 2, 2)
+        radius = np.array([2.5, 11, 9]) * rng.uniform(0.8, 1.2)
+        distance = np.sqrt((((zyx - center[:, None, None, None]) / radius[:, None, None, None]) ** 2).sum(0))
+        label = np.where(distance < 0.6, 2, np.where(distance < 1, 1, 0)).astype(np.uint8)
+        image = (100 * label + 40 * rng.normal(size=size)).astype(np.float32)
+        kind, prefix = ("Ts", "test") if case == cases else ("Tr", "case")
+        for array, path in [
+            (image, folder / f"images{kind}" / f"{prefix}_{case}_0000.nii.gz"),
+            (label, folder / "labelsTr" / f"{prefix}_{case}.nii.gz"),
+        ]:
+            if path.parent.name == "labelsTr" and kind == "Ts":
+                continue
+            volume = sitk.GetImageFromArray(array)
+            volume.SetSpacing((1.5, 1.5, 4.0))
+            sitk.WriteImage(volume, str(path))
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "shell": 1, "core": 2},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def nnunet_variables(root: Path) -> dict[str, str]:
+    """Returns nnU-Net's own environment variables for folders below root."""
+    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    return {**folders, "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2"}
+
+
+def run_command(root: Path, command: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs one of nnU-Net's commands in root, in an environment without a trace of ours but the start-up hook."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    process = subprocess.run(
+        [SCRIPTS / command, *map(str, arguments)],
+        cwd=root,
+        env={**environment, **nnunet_variables(root)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if check and process.returncode:
+        raise AssertionError(f"{command} {arguments} failed:\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}")
+    return process
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Path:
+    """A folder with raw, preprocessed and results, the tiny data set planned for 3d_fullres and 2d."""
+    root = tmp_path_factory.mktemp("nnunet")
+    (root / "results").mkdir()
+    write_dataset(root / "raw" / DATASET)
+    run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "2d", "-npfp", 1, "-np", 1, 1)
+    return root
+
+
+@pytest.fixture
+def nnunet(workspace, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command of nnU-Net in the workspace; sets its variables for this process too."""
+    for name, value in nnunet_variables(workspace).items():
+        monkeypatch.setenv(name, value)
+
+    def run(command: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run_command(workspace, command, *arguments, check=check)
+
+    return run

@@ -1,0 +1,265 @@
+"""The networks: the stock ones until the blocks are trained, in everything but the blocks."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualUNet
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from presets import PRESETS, as_residual_encoder, name_of, plans_of, tiny
+from torch import nn
+
+from nnunetv2_salstm import SALSTMConfig
+from nnunetv2_salstm.networks import SALSTMPlainConvUNet, SALSTMResidualEncoderUNet, add_salstm, cell_size
+from nnunetv2_salstm.plans import add_to_plans
+
+PLANS = {
+    "anisotropic": tiny(),
+    "one slice": tiny(patch=[1, 24, 16], strides=[[1, 2, 2], [1, 2, 2]]),
+    "2D": tiny(2),
+    "odd features": tiny(patch=[5, 24, 40], strides=[[1, 2, 2], [1, 2, 2], [1, 2, 2]]),
+}
+NETWORKS = [(name, kind) for name in PLANS for kind in ("plain", "residual")]
+
+
+def build(plan, salstm=None, seed=0, deep_supervision=True):
+    """Returns the network as nnU-Net builds it from plans; with `salstm` values, ours."""
+    if salstm is not None:
+        plan = add_to_plans(plans_of(plan), name_of(plan), salstm)["configurations"][name_of(plan)]
+    architecture = plan["architecture"]
+    torch.manual_seed(seed)
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        input_channels=2,
+        output_channels=3,
+        deep_supervision=deep_supervision,
+    )
+
+
+def plan_of(name, kind):
+    if kind == "plain":
+        return PLANS[name]
+    plan = as_residual_encoder(PLANS[name])
+    plan["architecture"]["arch_kwargs"]["n_blocks_per_stage"] = 1  # the preset's 14 blocks only take time here
+    return plan
+
+
+def train_last_convolutions(network):
+    """Moves the blocks away from their start."""
+    for block in network.salstm.values():
+        nn.init.normal_(block.layer.layer.conv.weight if hasattr(block.layer, "layer") else block.layer.conv.weight)
+
+
+@pytest.mark.parametrize("module", ["A", "B", "bdclstm", "conv"])
+@pytest.mark.parametrize(("name", "kind"), NETWORKS)
+def test_equals_the_stock_network_at_the_start(name, kind, module):
+    plan = plan_of(name, kind)
+    stock, ours = build(plan), build(plan, {"module": module})
+    expected = {"plain": SALSTMPlainConvUNet, "residual": SALSTMResidualEncoderUNet}[kind]
+    assert type(ours) is expected
+    state = ours.state_dict()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(state[key], value), key
+    added = set(state) - set(stock.state_dict())
+    assert added
+    assert all(key.split(".")[0] == "salstm" and key.split(".")[1].isdigit() for key in added)
+    x = torch.randn(2, 2, *plan["patch_size"])
+    for mode in (True, False):
+        stock.train(mode)
+        ours.train(mode)
+        for output, reference in zip(ours(x), stock(x), strict=True):
+            assert torch.equal(output, reference)
+    train_last_convolutions(ours)
+    assert not torch.equal(ours(x)[0], stock(x)[0])
+
+
+def test_leaves_the_random_generator_as_the_stock_network_does():
+    drawn = []
+    for network, arguments in ((PlainConvUNet, {}), (SALSTMPlainConvUNet, {"salstm": {"module": "B"}})):
+        torch.manual_seed(0)
+        network(1, 2, (4, 8), nn.Conv2d, 3, (1, 2), 1, 2, 1, norm_op=nn.InstanceNorm2d, nonlin=nn.ReLU, **arguments)
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("module", ["A", "B", "bdclstm", "conv"])
+@pytest.mark.parametrize(("name", "kind"), NETWORKS)
+def test_every_parameter_has_a_gradient(name, kind, module):
+    network = build(plan_of(name, kind), {"module": module})
+    outputs = network(torch.randn(2, 2, *PLANS[name]["patch_size"]))
+    sum(output.square().mean() for output in outputs).backward()
+    missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
+    assert not missing
+    last = [
+        (block.layer.conv if module == "conv" else block.layer.layer.conv).weight.grad
+        for block in network.salstm.values()
+    ]
+    assert all(gradient.abs().max() > 0 for gradient in last)
+
+
+@pytest.mark.parametrize("module", ["A", "B"])
+def test_trains_every_parameter_once_away_from_the_start(module):
+    network = build(PLANS["anisotropic"], {"module": module})
+    train_last_convolutions(network)
+    outputs = network(torch.randn(2, 2, *PLANS["anisotropic"]["patch_size"]))
+    sum(output.square().mean() for output in outputs).backward()
+    # A bias before an instance normalisation has no influence.
+    without = [
+        name
+        for name, p in network.salstm.named_parameters()
+        if p.grad.abs().max() == 0 and not name.endswith("reduce.bias")
+    ]
+    assert not without
+
+
+@pytest.mark.parametrize(
+    ("placement", "stages"), [("all", "012"), ("bottleneck", "2"), ("skips", "01"), ([1], "1")], ids=str
+)
+def test_placement(placement, stages):
+    network = build(PLANS["anisotropic"], {"placement": placement})
+    assert list(network.salstm) == list(stages)
+
+
+def test_grids_follow_the_strides_of_the_plan():
+    strides = [(1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 2, 2)]
+    assert [cell_size(strides, stage, 2) for stage in range(4)] == [(2, 4, 4), (2, 4, 4), (1, 2, 2), (1, 1, 1)]
+    assert [cell_size(strides, stage, 1) for stage in range(4)] == [(1, 2, 2), (2, 2, 2), (1, 2, 2), (1, 1, 1)]
+    assert [cell_size(strides, stage, 0) for stage in range(4)] == [(1, 1, 1)] * 4
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("module", ["A", "B"])
+def test_adds_at_most_a_fifth_of_the_parameters(preset, module):
+    with torch.device("meta"):
+        stock, ours = build(PRESETS[preset]), build(PRESETS[preset], {"module": module})
+    count = [sum(p.numel() for p in network.parameters()) for network in (stock, ours)]
+    assert 1.0 < count[1] / count[0] <= 1.20
+
+
+def test_feature_map_size_counts_the_blocks():
+    plan = PLANS["anisotropic"]
+    stock, ours = build(plan), build(plan, {"module": "A"})
+    size = plan["patch_size"]
+    added = 0
+    seen = []
+    for block in ours.salstm.values():
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                seen.append(module)
+        block.register_forward_hook(lambda _, __, output: seen.append(output))
+    ours(torch.zeros(1, 2, *size))
+    for output, block in zip([x for x in seen if torch.is_tensor(x)], ours.salstm.values(), strict=True):
+        cells = math.prod(math.ceil(s / c) for s, c in zip(output.shape[2:], block.stride, strict=True))
+        hidden = block.layer.in_channels
+        added += output.numel() + cells * (hidden + 16 * hidden + block.channels)
+    assert ours.compute_conv_feature_map_size(size) == stock.compute_conv_feature_map_size(size) + added
+    assert add_salstm(build(plan), {"module": "conv"}).salstm["0"].compute_conv_feature_map_size((8, 24, 16)) > 0
+
+
+@pytest.mark.parametrize("size", [(8, 24, 16), (16, 8, 24), (4, 4, 4)], ids=str)
+def test_takes_the_sizes_that_the_stock_network_takes(size):
+    plan = PLANS["anisotropic"]
+    ours = build(plan, {"module": "B"})
+    train_last_convolutions(ours)
+    x = torch.randn(1, 2, *size)
+    assert [o.shape for o in ours(x)] == [o.shape for o in build(plan)(x)]
+
+
+def test_prediction_network_loads_the_training_networks_state():
+    plan = PLANS["anisotropic"]
+    trained, predicting = build(plan, {"module": "A"}), build(plan, {"module": "A"}, seed=1, deep_supervision=False)
+    train_last_convolutions(trained)
+    predicting.load_state_dict(trained.state_dict())
+    x = torch.randn(1, 2, *plan["patch_size"])
+    assert torch.equal(predicting(x), trained(x)[0])
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))], ids=["deepcopy", "pickle"]
+)
+def test_copies_stand_on_their_own(duplicate):
+    network = build(PLANS["2D"], {"module": "B"})
+    x = torch.randn(1, 2, *PLANS["2D"]["patch_size"])
+    twin = duplicate(network)
+    train_last_convolutions(network)
+    assert torch.equal(twin(x)[0], build(PLANS["2D"])(x)[0])
+    assert not torch.equal(network(x)[0], twin(x)[0])
+
+
+def test_extends_any_network_with_encoder_and_decoder():
+    torch.manual_seed(0)
+    network = ResidualUNet(
+        1, 3, (4, 8, 8), nn.Conv3d, 3, (1, 2, 2), 1, 2, 1, norm_op=nn.BatchNorm3d, nonlin=nn.ReLU, norm_op_kwargs={}
+    )
+    x = torch.randn(2, 1, 8, 8, 8)
+    with torch.no_grad():
+        expected = network.eval()(x)
+        extended = add_salstm(network, SALSTMConfig(module="B", placement="skips"))
+        assert extended is network
+        assert torch.equal(network.eval()(x), expected)
+        train_last_convolutions(network)
+        assert not torch.equal(network(x), expected)
+    assert {key.split(".")[0] for key in network.state_dict()} == {"encoder", "decoder", "salstm"}
+
+
+class WithoutSkips(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: nn.Linear(1, 1), "network must have .encoder and .decoder, Linear has no .encoder"),
+        (lambda: WithoutSkips(encoder=nn.Identity()), "WithoutSkips has no .decoder"),
+        (
+            lambda: WithoutSkips(encoder=nn.Identity(), decoder=nn.Identity()),
+            "network.encoder must have conv_op, .* it has no conv_op, output_channels, strides",
+        ),
+        (lambda: add_salstm(build(PLANS["2D"])), "network must not have blocks already, PlainConvUNet has .salstm"),
+    ],
+)
+def test_refuses_other_networks(network, message):
+    with pytest.raises(ValueError, match=message):
+        add_salstm(network())
+
+
+def test_refuses_a_configuration_that_does_not_fit():
+    with pytest.raises(ValueError, match="reduction must divide the 8 channels"):
+        add_salstm(build(PLANS["2D"]), {"reduction": 3})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=str)
+@pytest.mark.parametrize("module", ["A", "B"])
+@pytest.mark.parametrize("name", ["anisotropic", "2D"])
+def test_finite_under_autocast_with_large_inputs(name, module, dtype):
+    network = build(PLANS[name], {"module": module})
+    train_last_convolutions(network)
+    x = 1e4 * torch.randn(1, 2, *PLANS[name]["patch_size"])
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = network(x)
+        loss = sum(output.float().square().mean() for output in outputs)
+    loss.backward()
+    assert all(torch.isfinite(output).all() for output in outputs)
+    for key, parameter in network.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), key
+
+
+@pytest.mark.parametrize("module", ["A", "B"])
+@pytest.mark.parametrize("name", ["anisotropic", "2D"])
+def test_compiles_into_one_graph(name, module):
+    network = build(PLANS[name], {"module": module})
+    train_last_convolutions(network)
+    x = torch.randn(1, 2, *PLANS[name]["patch_size"])
+    expected = network(x)[0]
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    output = compiled(x)[0]
+    assert torch.allclose(output, expected, atol=1e-5)
+    output.mean().backward()
+    assert all(p.grad is not None for p in network.salstm.parameters())
