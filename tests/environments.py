@@ -86,7 +86,7 @@ def copy_of_checkout(base: Path) -> Path:
     """Copies what the project is made of; building and installing must leave the checkout alone."""
     copy = base / "checkout"
     copy.mkdir()
-    for folder in ("nnunetv2_salstm", "trainers", "patches", "tests", "docs"):
+    for folder in ("nnunetv2_salstm", "trainers", "patches", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.iterdir():
         if file.is_file():
