@@ -94,11 +94,9 @@ def test_every_parameter_has_a_gradient(name, kind, module):
     sum(output.square().mean() for output in outputs).backward()
     missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
     assert not missing
-    last = [
-        (block.layer.conv if module == "conv" else block.layer.layer.conv).weight.grad
-        for block in network.salstm.values()
-    ]
-    assert all(gradient.abs().max() > 0 for gradient in last)
+    for block in network.salstm.values():
+        last = block.layer.conv if module == "conv" else block.layer.layer.conv
+        assert last.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("module", ["A", "B"])
@@ -178,9 +176,11 @@ def test_prediction_network_loads_the_training_networks_state():
     assert torch.equal(predicting(x), trained(x)[0])
 
 
-@pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))], ids=["deepcopy", "pickle"]
-)
+def pickled(network):
+    return pickle.loads(pickle.dumps(network))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
 def test_copies_stand_on_their_own(duplicate):
     network = build(PLANS["2D"], {"module": "B"})
     x = torch.randn(1, 2, *PLANS["2D"]["patch_size"])
@@ -251,15 +251,14 @@ def test_finite_under_autocast_with_large_inputs(name, module, dtype):
         assert torch.isfinite(parameter.grad).all(), key
 
 
-@pytest.mark.parametrize("module", ["A", "B"])
-@pytest.mark.parametrize("name", ["anisotropic", "2D"])
-def test_compiles_into_one_graph(name, module):
-    network = build(PLANS[name], {"module": module})
+@pytest.mark.parametrize(("module", "dims"), [("A", 3), ("B", 2)])
+def test_compiles_into_one_graph(module, dims):
+    plan = tiny(dims, strides=[[1, 2, 2][-dims:]])
+    network = build(plan, {"module": module})
     train_last_convolutions(network)
-    x = torch.randn(1, 2, *PLANS[name]["patch_size"])
+    x = torch.randn(1, 2, *plan["patch_size"])
     expected = network(x)[0]
-    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    output = compiled(x)[0]
+    output = torch.compile(network, fullgraph=True, backend="aot_eager")(x)[0]
     assert torch.allclose(output, expected, atol=1e-5)
     output.mean().backward()
     assert all(p.grad is not None for p in network.salstm.parameters())
