@@ -76,6 +76,12 @@ def workspace(tmp_path_factory) -> Path:
     (root / "results").mkdir()
     write_dataset(root / "raw" / DATASET)
     run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "2d", "-npfp", 1, "-np", 1, 1)
+    plans_file = root / "preprocessed" / DATASET / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    for name in ("3d_fullres", "2d"):
+        # A network of few channels: these tests are about the commands.
+        plans["configurations"][name]["architecture"]["arch_kwargs"]["features_per_stage"] = [8, 8, 16, 16]
+    plans_file.write_text(json.dumps(plans))
     return root
 
 

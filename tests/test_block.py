@@ -23,7 +23,7 @@ def make_block(dims=3, channels=8, stride=None, module="A", hidden=4, trained=Tr
         layer = SliceSALSTM(salstm, sequence="slices" if dims == 3 else "repeat")
     block = SALSTMBlock(channels, layer, stride, NORMS[dims](hidden, affine=True))
     if trained:
-        nn.init.normal_(block.layer.conv.weight if module == "conv" else block.layer.layer.conv.weight, std=0.3)
+        nn.init.normal_(block.layer.output_convolution.weight, std=0.3)
     return block
 
 

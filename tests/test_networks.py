@@ -51,7 +51,7 @@ def plan_of(name, kind):
 def train_last_convolutions(network):
     """Moves the blocks away from their start."""
     for block in network.salstm.values():
-        nn.init.normal_(block.layer.layer.conv.weight if hasattr(block.layer, "layer") else block.layer.conv.weight)
+        nn.init.normal_(block.layer.output_convolution.weight)
 
 
 @pytest.mark.parametrize("module", ["A", "B", "bdclstm", "conv"])
@@ -95,8 +95,7 @@ def test_every_parameter_has_a_gradient(name, kind, module):
     missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
     assert not missing
     for block in network.salstm.values():
-        last = block.layer.conv if module == "conv" else block.layer.layer.conv
-        assert last.weight.grad.abs().max() > 0
+        assert block.layer.output_convolution.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("module", ["A", "B"])

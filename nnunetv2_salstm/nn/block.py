@@ -49,9 +49,9 @@ class SALSTMBlock(nn.Module):
         norm: nn.Module | None = None,
     ):
         super().__init__()
-        output = layer.layer.conv if isinstance(layer, SliceSALSTM) else layer.conv
-        if output.out_channels != channels:
-            raise ValueError(f"layer must return {channels} channels as x has, got {output.out_channels}")
+        returned = layer.output_convolution.out_channels
+        if returned != channels:
+            raise ValueError(f"layer must return {channels} channels as x has, got {returned}")
         if len(stride) not in CONVOLUTIONS or min(stride) < 1:
             raise ValueError(f"stride must be 1 to 3 lengths of at least 1 voxel, got {stride}")
         self.channels = channels
@@ -59,7 +59,7 @@ class SALSTMBlock(nn.Module):
         self.reduce = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)
         self.norm = norm
         self.layer = layer
-        self.layer.reset_output()
+        self.start_as_identity()
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
@@ -71,7 +71,12 @@ class SALSTMBlock(nn.Module):
         if reset_norm is not None:
             reset_norm()
         self.layer.reset_parameters()
-        self.layer.reset_output()
+        self.start_as_identity()
+
+    def start_as_identity(self) -> None:
+        """Sets the layer's last convolution to zero, so that the block returns its input."""
+        nn.init.zeros_(self.layer.output_convolution.weight)
+        nn.init.zeros_(self.layer.output_convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x with the layer's contribution added, (B, channels, *S).

@@ -62,6 +62,11 @@ class ConvControl(nn.Module):
         return self.first, self.second, self.conv
 
     @property
+    def output_convolution(self) -> Any:
+        """The last convolution, to out_channels."""
+        return self.conv
+
+    @property
     def feature_map_channels(self) -> int:
         """Channels of all convolutions' outputs together."""
         return sum(convolution.out_channels for convolution in self.convolutions)
@@ -70,11 +75,6 @@ class ConvControl(nn.Module):
         """Draws every parameter anew, as at construction."""
         for convolution in self.convolutions:
             convolution.reset_parameters()
-
-    def reset_output(self) -> None:
-        """Sets the last convolution to zero, so that the output is zero whatever the input."""
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, out_channels, *S) from (B, in_channels, *S), in the dtype of the weights."""

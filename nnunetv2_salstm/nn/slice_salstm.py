@@ -59,6 +59,11 @@ class SliceSALSTM(nn.Module):
         return self.layer.in_channels
 
     @property
+    def output_convolution(self) -> Any:
+        """The last convolution, to out_channels."""
+        return self.layer.conv
+
+    @property
     def feature_map_channels(self) -> int:
         """Channels of all convolutions' outputs together."""
         gates = 8 * self.layer.hidden_channels  # four gates in two directions
@@ -72,11 +77,6 @@ class SliceSALSTM(nn.Module):
     def reset_parameters(self) -> None:
         """Draws every parameter anew, as at construction."""
         self.layer.reset_parameters()
-
-    def reset_output(self) -> None:
-        """Sets the last convolution to zero, so that the output is zero whatever the input."""
-        nn.init.zeros_(self.layer.conv.weight)
-        nn.init.zeros_(self.layer.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the output of every slice, (B, out_channels, D, *S), in x's dtype.

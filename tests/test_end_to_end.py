@@ -1,0 +1,124 @@
+"""The whole way through nnU-Net's own commands: train, kill, resume, validate, predict."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import DATASET, SCRIPTS, nnunet_variables
+
+from nnunetv2_salstm.plans import salstm_of
+
+
+def start_and_kill(workspace, trainer, folder):
+    """Starts a training and kills it with all its children once a first checkpoint is there."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    process = subprocess.Popen(
+        [SCRIPTS / "nnUNetv2_train", "998", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"],
+        env={**environment, **nnunet_variables(workspace)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    try:
+        while not (folder / "checkpoint_latest.pth").is_file():
+            assert process.poll() is None, "the training ended before its first checkpoint"
+            assert time.monotonic() < deadline, "no checkpoint after 240 seconds"
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def epochs_in_last_log(folder):
+    log = max(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
+    lines = [line.split(": ", 1)[-1].strip() for line in log.read_text().splitlines()]
+    return [int(line.removeprefix("Epoch ")) for line in lines if line.removeprefix("Epoch ").isdigit()]
+
+
+def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
+    trainer = "nnUNetTrainerSALSTM_A_8epochs_1its"
+    model = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
+    folder = model / "fold_0"
+    start_and_kill(workspace, trainer, folder)
+    assert not (folder / "checkpoint_final.pth").exists()
+
+    nnunet("nnUNetv2_train", 998, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", "--c")
+    epochs = epochs_in_last_log(folder)
+    assert epochs[0] > 0
+    assert epochs == list(range(epochs[0], 8))
+    assert {path.name for path in folder.glob("*.pth*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
+    summary = json.loads((folder / "validation" / "summary.json").read_text())
+    assert 0 <= summary["foreground_mean"]["Dice"] <= 1
+
+    plans = json.loads((model / "plans.json").read_text())
+    assert salstm_of(plans, "3d_fullres")["module"] == "A"
+    assert (
+        salstm_of(json.loads((workspace / "preprocessed" / DATASET / "nnUNetPlans.json").read_text()), "3d_fullres")
+        is None
+    )
+    assert "'salstm': {'format': 1, 'module': 'A'" in max(folder.glob("training_log_*.txt")).read_text()
+
+    output = tmp_path / "predictions"
+    images = workspace / "raw" / DATASET / "imagesTs"
+    model = ["-d", 998, "-c", "3d_fullres", "-f", 0, "-tr", trainer]
+    nnunet("nnUNetv2_predict", "-i", images, "-o", output, *model, "-device", "cpu")
+    (image,) = images.iterdir()
+    predicted = sitk.ReadImage(str(output / image.name.replace("_0000", "")))
+    reference = sitk.ReadImage(str(image))
+    assert predicted.GetSize() == reference.GetSize()
+    assert predicted.GetSpacing() == reference.GetSpacing()
+    assert set(np.unique(sitk.GetArrayFromImage(predicted))) <= {0, 1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trainer", "configuration"),
+    [
+        ("nnUNetTrainerSALSTM_B_2epochs_1its", "2d"),
+        ("nnUNetTrainerBDCLSTM_skips_2epochs_1its_seed1", "3d_fullres"),
+        ("nnUNetTrainerSALSTMConvControl_2epochs_1its", "3d_fullres"),
+        ("nnUNetTrainerSALSTMOff_2epochs_1its", "2d"),
+    ],
+)
+def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
+    nnunet("nnUNetv2_train", 998, configuration, 0, "-tr", trainer, "-device", "cpu")
+    folder = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
+    validated = (folder / "validation" / "summary.json").read_text()
+    (folder / "validation" / "summary.json").unlink()
+    nnunet("nnUNetv2_train", 998, configuration, 0, "-tr", trainer, "-device", "cpu", "--val")
+    again = json.loads((folder / "validation" / "summary.json").read_text())
+    assert again["foreground_mean"] == json.loads(validated)["foreground_mean"]
+    images = workspace / "raw" / DATASET / "imagesTs"
+    arguments = [
+        "-i",
+        images,
+        "-o",
+        tmp_path,
+        "-d",
+        998,
+        "-c",
+        configuration,
+        "-f",
+        0,
+        "-tr",
+        trainer,
+        "-device",
+        "cpu",
+    ]
+    nnunet("nnUNetv2_predict", *arguments)
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 1
+
+
+def test_a_malformed_name_is_explained(nnunet):
+    process = nnunet(
+        "nnUNetv2_train", 998, "2d", 0, "-tr", "nnUNetTrainerSALSTM_A_0epochs", "-device", "cpu", check=False
+    )
+    assert process.returncode != 0
+    assert "Could not find requested nnunet trainer nnUNetTrainerSALSTM_A_0epochs" in process.stderr
+    assert "nnunetv2_salstm: the trainer must be one of nnUNetTrainerSALSTM_A, " in process.stderr

@@ -1,0 +1,126 @@
+"""Rewriting plans: the network is named and configured in full, and every contradiction is one clear error."""
+
+import copy
+import json
+
+import pytest
+from presets import PRESETS, as_residual_encoder, name_of, plans_of, tiny
+
+from nnunetv2_salstm import SALSTMConfig
+from nnunetv2_salstm.plans import add_to_plans, salstm_of
+
+
+def plans_with(salstm, plan=None):
+    plans = copy.deepcopy(plans_of(plan or tiny()))
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["salstm"] = salstm
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("plan", "network"),
+    [
+        (PRESETS["acdc_3d"], "SALSTMPlainConvUNet"),
+        (PRESETS["isic_2d"], "SALSTMPlainConvUNet"),
+        (as_residual_encoder(PRESETS["acdc_3d"]), "SALSTMResidualEncoderUNet"),
+    ],
+)
+def test_names_our_network_and_changes_nothing_else(plan, network):
+    plans = plans_of(plan)
+    before = copy.deepcopy(plans)
+    rewritten = add_to_plans(plans, name_of(plan), {"module": "B"})
+    assert plans == before
+    architecture = rewritten["configurations"][name_of(plan)]["architecture"]
+    assert architecture["network_class_name"] == f"nnunetv2_salstm.networks.{network}"
+    salstm = architecture["arch_kwargs"].pop("salstm")
+    resolved = SALSTMConfig(module="B", sequence="slices" if len(plan["patch_size"]) == 3 else "repeat")
+    assert salstm == {"format": 1, **json.loads(json.dumps(resolved.to_json()))}
+    architecture["network_class_name"] = plan["architecture"]["network_class_name"]
+    assert rewritten == before
+
+
+def test_the_users_values_win_over_the_defaults():
+    rewritten = add_to_plans(plans_with({"reduction": 2, "steps": 3}), "3d_fullres", {"module": "A"})
+    salstm = salstm_of(rewritten, "3d_fullres")
+    assert (salstm["module"], salstm["reduction"], salstm["steps"], salstm["grid"]) == ("A", 2, 3, SALSTMConfig().grid)
+
+
+def test_rewriting_twice_changes_nothing():
+    once = add_to_plans(plans_of(tiny()), "3d_fullres", {"module": "A", "placement": "skips"})
+    assert add_to_plans(once, "3d_fullres", {"module": "A"}) == once
+    assert add_to_plans(once, "3d_fullres", {}) == once
+
+
+def test_only_the_named_configuration_is_rewritten():
+    plans = plans_of(tiny())
+    plans["configurations"]["2d"] = tiny(2)
+    rewritten = add_to_plans(plans, "2d", {"module": "A"})
+    assert salstm_of(rewritten, "3d_fullres") is None
+    assert salstm_of(rewritten, "2d")["sequence"] == "repeat"
+
+
+def test_an_inherited_architecture_is_rewritten_for_the_heir_alone():
+    plans = plans_of(tiny())
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    rewritten = add_to_plans(plans, "3d_cascade_fullres", {"module": "A"})
+    assert salstm_of(rewritten, "3d_cascade_fullres")["module"] == "A"
+    assert salstm_of(rewritten, "3d_fullres") is None
+    assert rewritten["configurations"]["3d_cascade_fullres"]["inherits_from"] == "3d_fullres"
+
+
+@pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans format")
+def test_plans_of_older_nnunet_versions():
+    plan = {
+        "patch_size": [8, 24, 16],
+        "UNet_class_name": "ResidualEncoderUNet",
+        "UNet_base_num_features": 8,
+        "unet_max_num_features": 32,
+        "n_conv_per_stage_encoder": [1, 2, 2],
+        "n_conv_per_stage_decoder": [1, 1],
+        "num_pool_per_axis": [1, 2, 2],
+        "pool_op_kernel_sizes": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        "conv_kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+    }
+    rewritten = add_to_plans(plans_of(plan), "3d_fullres", {"module": "A"})
+    architecture = rewritten["configurations"]["3d_fullres"]["architecture"]
+    assert architecture["network_class_name"] == "nnunetv2_salstm.networks.SALSTMResidualEncoderUNet"
+    assert salstm_of(rewritten, "3d_fullres")["module"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("salstm", "demanded", "message"),
+    [
+        ({"module": "B"}, {"module": "A"}, "module is 'B' in the plans but the trainer demands 'A'"),
+        (
+            {"placement": "bottleneck"},
+            {"module": "A", "placement": "skips"},
+            "placement is 'bottleneck' in the plans but the trainer demands 'skips'",
+        ),
+        ({"kernel": 3}, {"module": "A"}, "salstm takes module, .* got 'kernel'"),
+        ({"kernel_size": 2}, {"module": "A"}, "kernel_size must be odd, .* got 2"),
+        ({"steps": 1}, {"module": "A"}, "steps must be a whole number of at least 2, got 1"),
+        ({"placement": [3]}, {"module": "A"}, r"placement must name stages 0 to 2 of this network, got \[3\]"),
+        ({"reduction": 3}, {"module": "A"}, "reduction must divide the 8 channels of every stage it acts on, got 3"),
+        ({"format": 99}, {"module": "A"}, "it was written by a newer version"),
+        (["A"], {"module": "A"}, r"salstm must be a mapping such as .* got \['A'\]"),
+        ({}, {"module": "C"}, "module must be one of A, B, bdclstm, conv, got 'C'"),
+    ],
+    ids=str,
+)
+def test_refuses_contradictions_and_wrong_values(salstm, demanded, message):
+    with pytest.raises(ValueError, match=message) as error:
+        add_to_plans(plans_with(salstm), "3d_fullres", demanded)
+    assert "plans 'nnUNetPlans', configuration '3d_fullres', arch_kwargs[\"salstm\"]: " in str(error.value)
+
+
+def test_refuses_slices_in_2d():
+    plan = tiny(2)
+    plan["architecture"]["arch_kwargs"]["salstm"] = {"sequence": "slices"}
+    with pytest.raises(ValueError, match="sequence 'slices' needs a 3D configuration, got 2 spatial axes"):
+        add_to_plans(plans_of(plan), "2d", {"module": "A"})
+
+
+def test_refuses_networks_it_cannot_extend():
+    plan = copy.deepcopy(tiny())
+    plan["architecture"]["network_class_name"] = "dynamic_network_architectures.architectures.primus.Primus"
+    with pytest.raises(ValueError, match=r"must be one of PlainConvUNet, ResidualEncoderUNet, got dynamic.*Primus"):
+        add_to_plans(plans_of(plan), "3d_fullres", {"module": "A"})

@@ -1,0 +1,240 @@
+"""The trainers: names, what they set, and what they refuse."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DATASET
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm.plans import salstm_of
+from nnunetv2_salstm.trainers import SALSTMTrainerMixin, TrainerName, get_trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nnUNetTrainerSALSTM_A", TrainerName({"module": "A"}, None, None, None)),
+        ("nnUNetTrainerSALSTM_B_skips", TrainerName({"module": "B", "placement": "skips"}, None, None, None)),
+        ("nnUNetTrainerSALSTM_A_bottleneck", TrainerName({"module": "A", "placement": "bottleneck"}, None, None, None)),
+        (
+            "nnUNetTrainerSALSTM_A_skips_50epochs_20its_seed1",
+            TrainerName({"module": "A", "placement": "skips"}, 50, 20, 1),
+        ),
+        ("nnUNetTrainerBDCLSTM_seed0", TrainerName({"module": "bdclstm"}, None, None, 0)),
+        ("nnUNetTrainerSALSTMConvControl_3its", TrainerName({"module": "conv"}, None, 3, None)),
+        ("nnUNetTrainerSALSTMOff_1epochs", TrainerName(None, 1, None, None)),
+    ],
+)
+def test_names(name, expected):
+    assert TrainerName.parse(name) == expected
+    trainer = getattr(trainers, name)
+    assert trainer.__name__ == name
+    assert issubclass(trainer, nnUNetTrainer)
+    assert get_trainer(name) is trainer
+    assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerSALSTM",
+        "nnUNetTrainerSALSTM_C",
+        "nnUNetTrainerSALSTM_A_",
+        "nnUNetTrainerSALSTM_A_0epochs",
+        "nnUNetTrainerSALSTM_A_05epochs",
+        "nnUNetTrainerSALSTM_A_its",
+        "nnUNetTrainerSALSTM_A_0its",
+        "nnUNetTrainerSALSTM_A_seed",
+        "nnUNetTrainerSALSTM_A_seed-1",
+        "nnUNetTrainerSALSTM_A_seed1_5epochs",
+        "nnUNetTrainerSALSTM_A_5its_5epochs",
+        "nnUNetTrainerSALSTM_A_5epochs_skips",
+        "nnUNetTrainerSALSTM_A_all",
+        "nnUNetTrainerSALSTM_A_5epochs ",
+        "nnUNetTrainerSALSTMOff_skips",
+        "nnUNetTrainer",
+    ],
+)
+def test_malformed_names_are_not_found(name):
+    with pytest.raises(ValueError, match=r"the trainer must be one of nnUNetTrainerSALSTM_A, .* got "):
+        TrainerName.parse(name)
+    if name != "nnUNetTrainer":  # imported there, from nnU-Net
+        assert not hasattr(trainers, name)
+
+
+@pytest.fixture
+def make(nnunet, workspace):
+    """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
+
+    def make_trainer(name, salstm=None, configuration="3d_fullres", plans_name="nnUNetPlans", fold=0):
+        folder = workspace / "preprocessed" / DATASET
+        plans = json.loads((folder / "nnUNetPlans.json").read_text())
+        plans["plans_name"] = plans_name
+        plans["continue_training"] = False
+        arguments = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+        if salstm is not None:
+            arguments["salstm"] = salstm
+        dataset = json.loads((folder / "dataset.json").read_text())
+        trainer = name if isinstance(name, type) else get_trainer(name)
+        return trainer(plans, configuration, fold, dataset, torch.device("cpu"))
+
+    return make_trainer
+
+
+def test_the_name_sets_length_seed_and_network(make):
+    trainer = make("nnUNetTrainerSALSTM_B_bottleneck_3epochs_12its_seed4")
+    trainer.initialize()
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (3, 12, 2)
+    assert trainer.save_every == 1
+    assert type(trainer.network) is networks.SALSTMPlainConvUNet
+    assert list(trainer.network.salstm) == ["3"]
+    assert (trainer.salstm["module"], trainer.salstm["placement"]) == ("B", "bottleneck")
+    # What a checkpoint stores, and what plans.json is written from.
+    assert salstm_of(trainer.my_init_kwargs["plans"], "3d_fullres") == trainer.salstm
+    assert salstm_of(trainer.plans_manager.plans, "3d_fullres") == trainer.salstm
+
+
+def test_without_suffixes_nnunets_own_length_stands(make):
+    trainer, stock = make("nnUNetTrainerSALSTM_A"), make(nnUNetTrainer)
+    trainer.initialize()
+    stock.initialize()
+    for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every", "initial_lr"):
+        assert getattr(trainer, name) == getattr(stock, name), name
+
+
+def test_at_least_one_validation_iteration(make):
+    trainer = make("nnUNetTrainerSALSTM_A_1its")
+    trainer.initialize()
+    assert (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (1, 1)
+
+
+def test_arms_of_one_seed_start_with_equal_weights(make):
+    states = {}
+    for name in ("Off_seed1", "_A_seed1", "ConvControl_seed1", "Off_seed2"):
+        trainer = make(f"nnUNetTrainerSALSTM{name}")
+        trainer.initialize()
+        states[name] = trainer.network.state_dict()
+    for key, value in states["Off_seed1"].items():
+        assert torch.equal(states["_A_seed1"][key], value), key
+        assert torch.equal(states["ConvControl_seed1"][key], value), key
+    key = "encoder.stages.0.0.convs.0.conv.weight"
+    assert not torch.equal(states["Off_seed1"][key], states["Off_seed2"][key])
+
+
+def test_values_in_the_plans_configure_the_modules(make):
+    trainer = make("nnUNetTrainerSALSTM_A", {"placement": [0, 2], "kernel_size": 5, "attention_scale": 100})
+    trainer.initialize()
+    assert list(trainer.network.salstm) == ["0", "2"]
+    layer = trainer.network.salstm["0"].layer.layer
+    assert layer.forward_net.cell0.conv.kernel_size == (5, 5)
+    assert layer.forward_net.attention.tau == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "salstm", "message"),
+    [
+        ("nnUNetTrainerSALSTM_A", {"module": "B"}, "module is 'B' in the plans but the trainer demands 'A'"),
+        (
+            "nnUNetTrainerSALSTM_A_skips",
+            {"placement": "all"},
+            "placement is 'all' in the plans but the trainer demands",
+        ),
+        ("nnUNetTrainerSALSTM_A", {"steps": 0}, "steps must be a whole number of at least 2, got 0"),
+        ("nnUNetTrainerSALSTMOff", {"module": "A"}, "name SA-LSTM blocks but nnUNetTrainerSALSTMOff trains the stock"),
+    ],
+)
+def test_refuses_plans_that_contradict_the_name(make, name, salstm, message):
+    with pytest.raises(ValueError, match=message):
+        make(name, salstm)
+
+
+def test_a_checkpoint_round_trip(make, tmp_path):
+    trainer, other = make("nnUNetTrainerSALSTM_A_seed1"), make("nnUNetTrainerSALSTM_A_seed2")
+    for each in (trainer, other):
+        each.initialize()
+    trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_latest.pth"]
+    other.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    for key, value in trainer.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[key], value), key
+
+
+def test_an_interrupted_save_keeps_the_earlier_checkpoint(make, tmp_path, monkeypatch):
+    trainer = make("nnUNetTrainerSALSTM_A")
+    trainer.initialize()
+    file = tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(file))
+    before = file.read_bytes()
+
+    def full_disk(_, filename):
+        Path(filename).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save_checkpoint(str(file))
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("saved", "salstm", "message"),
+    [
+        (
+            "nnUNetTrainerSALSTM_B",
+            None,
+            r"checkpoint .*checkpoint_latest.pth holds another configuration than this run: "
+            r"{'module': 'B'} there, {'module': 'A'} here",
+        ),
+        (
+            "nnUNetTrainerSALSTM_A",
+            {"boundary": "replicate", "reduction": 2},
+            r"{'reduction': 2, 'boundary': 'replicate'} there, {'reduction': 4, 'boundary': 'zero'} here",
+        ),
+        ("nnUNetTrainerSALSTMOff", None, r"{'network': 'stock, without SA-LSTM blocks', .* there"),
+    ],
+    ids=["module", "boundary", "stock"],
+)
+def test_refuses_checkpoints_of_another_configuration(make, tmp_path, saved, salstm, message):
+    other, trainer = make(saved, salstm), make("nnUNetTrainerSALSTM_A")
+    for each in (other, trainer):
+        each.initialize()
+    other.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    with pytest.raises(ValueError, match=message):
+        trainer.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+
+
+def test_refuses_a_results_folder_of_another_configuration(make):
+    def folds(fold, salstm):
+        trainer = make("nnUNetTrainerSALSTM_A_1epochs_1its_seed9", salstm, plans_name="MixedPlans", fold=fold)
+        trainer.initialize()
+        return trainer
+
+    first = folds(0, {"steps": 3})
+    first.on_train_start()
+    first.save_checkpoint(str(Path(first.output_folder) / "checkpoint_best.pth"))
+    first.dataloader_train._finish()
+    first.dataloader_val._finish()
+    with pytest.raises(ValueError, match=r"results folder .* holds another .* {'steps': 3} there, {'steps': 2} here"):
+        folds(1, None).on_train_start()
+    # The same configuration goes on, and so does the same fold, begun anew with another one.
+    folds(1, {"steps": 3})._check_results_folder()
+    folds(0, None)._check_results_folder()
+
+
+def test_the_mixin_extends_any_trainer(make):
+    class SmallSteps(nnUNetTrainer):
+        def __init__(self, plans, configuration, fold, dataset_json, device=None):
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            self.initial_lr = 1e-4
+
+    class Mine(SALSTMTrainerMixin, SmallSteps):
+        parsed_name = TrainerName.parse("nnUNetTrainerSALSTM_B_skips_2epochs")
+
+    trainer = make(Mine)
+    trainer.initialize()
+    assert (trainer.initial_lr, trainer.num_epochs, trainer.salstm["module"]) == (1e-4, 2, "B")
