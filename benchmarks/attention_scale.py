@@ -2,10 +2,10 @@
 
     python benchmarks/attention_scale.py --out docs/results/attention_scale.json
 
-For every grid and scale: `distinctness`, the standard deviation of Y over channels relative to that of V (1: the channels
-keep apart, 0: all are equal), and `diagonal`, the mean weight of a channel on itself (1 / channels: uniform, 1: the
-identity). Inputs are normalised noise, white and smoothed over 5 x 5 pixels. "cosine" normalises Q and K over the
-pixels and multiplies by a temperature of 10 instead of scaling their product.
+For every grid and scale: `distinctness`, the standard deviation of Y over channels relative to that of V (1: the
+channels keep apart, 0: all are equal), and `diagonal`, the mean weight of a channel on itself (1 / channels: uniform,
+1: the identity). Inputs are normalised noise, white and smoothed over 5 x 5 pixels. "cosine" normalises Q and K over
+the pixels and multiplies by a temperature of 10 instead of scaling their product.
 """
 
 import argparse

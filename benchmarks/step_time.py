@@ -2,8 +2,9 @@
 
     python benchmarks/step_time.py PLANS.json 3d_fullres --out docs/results/NAME.json
 
-All networks run in one process, in rotating order, so that the machine's moods hit them alike; ratios of medians to the
-stock network are reported. Synthetic data; a training step is forward, loss over all deep supervision outputs, backward.
+All networks run in one process, in rotating order, so that the machine's moods hit them alike; ratios of medians to
+the stock network are reported. Synthetic data; a training step is forward, loss over all deep supervision outputs,
+backward.
 """
 
 import argparse

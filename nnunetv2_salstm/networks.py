@@ -70,7 +70,8 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
             str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
             for stage in config.stages(len(strides))
         })  # fmt: skip
-    network.salstm = blocks
+    parameter = next(network.parameters())
+    network.salstm = blocks.to(parameter.device, parameter.dtype)
     encoder.register_forward_hook(blocks.refine)
     return network
 
@@ -97,7 +98,9 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
         }
         # A slice of a volume has two axes; an image or signal has its own.
         axes = min(len(cell), 2)
-        salstm = SALSTM(hidden, hidden, channels, config.kernel_size, module=attentions[config.module], spatial_dims=axes)
+        salstm = SALSTM(
+            hidden, hidden, channels, config.kernel_size, module=attentions[config.module], spatial_dims=axes
+        )
         layer = SliceSALSTM(salstm, config.steps, config.boundary, config.sequence)
     norm = None if encoder.norm_op is None else encoder.norm_op(hidden, **(encoder.norm_op_kwargs or {}))
     return SALSTMBlock(channels, layer, cell, norm)

@@ -205,6 +205,12 @@ def test_extends_any_network_with_encoder_and_decoder():
     assert {key.split(".")[0] for key in network.state_dict()} == {"encoder", "decoder", "salstm"}
 
 
+def test_blocks_take_the_dtype_of_the_network():
+    network = add_salstm(build(PLANS["2D"]).double(), {"module": "B"})
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}
+    assert network(torch.randn(1, 2, *PLANS["2D"]["patch_size"], dtype=torch.double))[0].dtype == torch.float64
+
+
 class WithoutSkips(nn.Module):
     def __init__(self, **attributes):
         super().__init__()
