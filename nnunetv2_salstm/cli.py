@@ -1,2 +1,48 @@
-def main():
-    pass
+"""The command line `nnUNetv2_salstm`; the only place that turns a SalstmError into an exit status."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from nnunetv2_salstm import demo, trainers_path
+from nnunetv2_salstm.errors import SalstmError
+
+PROGRAM = "nnUNetv2_salstm"
+# A command is a module whose docstring's first line is its help, with the functions `add_arguments(parser)` and
+# `run(arguments)`. Its own imports must be light, as --help makes them all: torch and nnU-Net belong into `run`.
+COMMANDS = {
+    "demo": demo,
+    "trainers-path": trainers_path,
+}
+
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name, those of the process by default, and returns the exit status."""
+    try:
+        arguments = _make_parser().parse_args(argv)
+    except SystemExit as exit_:
+        # argparse has printed what is wrong, or the help or version, and exits with WRONG_USAGE or OK.
+        return exit_.code if isinstance(exit_.code, int) else WRONG_USAGE
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except SalstmError as error:
+        print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return OK
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="SA-LSTM modules as a plugin of stock nnU-Net.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('nnunetv2-salstm')}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        text = (command.__doc__ or "").strip()
+        subparser = subparsers.add_parser(name, help=text.partition("\n")[0], description=text)
+        command.add_arguments(subparser)
+    return parser

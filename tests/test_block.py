@@ -8,6 +8,7 @@ from closeness import gradients
 from torch import nn
 
 from nnunetv2_salstm.nn import SALSTM, ConvControl, GatedStateAttention, SALSTMBlock, SliceSALSTM, StateAttention
+from nnunetv2_salstm.nn.block import average_cells
 
 NORMS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
@@ -102,6 +103,33 @@ def test_large_inputs_stay_finite_under_autocast(module, dtype, input_dtype):
     assert torch.isfinite(output).all()
     for name, gradient in gradients(output, {"x": x, **dict(block.named_parameters())}).items():
         assert torch.isfinite(gradient).all(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("module", ["A", "conv"])
+def test_computes_in_float32_under_autocast(module, dtype):
+    block, x = make_block(module=module), torch.randn(1, 8, 4, 6, 6).to(dtype)
+    grid = average_cells(x, block.stride)
+    seen = []
+    block.layer.register_forward_hook(lambda _, inputs, output: seen.extend([inputs[0], output]))
+    with torch.autocast("cpu", dtype=dtype):
+        block(x)
+    expected = block.layer(block.norm(block.reduce(grid.float())))
+    assert [tensor.dtype for tensor in seen[:2]] == [torch.float32] * 2
+    assert torch.equal(seen[1], expected)
+
+
+def test_gradients_that_float16_cannot_hold_stay_finite():
+    # Every weight of `reduce` sums 1e4 times its gradient over 4096 cells; nothing normalises it.
+    block = make_block(2, stride=(4, 4))
+    block.norm = None
+    nn.init.constant_(block.reduce.weight, 1e-5)
+    x = torch.full((1, 8, 256, 256), 1e4).half()
+    with torch.autocast("cpu", dtype=torch.float16):
+        output = block(x)
+    output.float().sum().backward()
+    assert torch.isfinite(block.reduce.weight.grad).all()
+    assert block.reduce.weight.grad.abs().max() > 65_504
 
 
 @pytest.mark.parametrize("fill", [0.0, 5.0, 1e4])

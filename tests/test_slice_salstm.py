@@ -90,6 +90,22 @@ def test_the_full_scan_reaches_every_slice():
     assert reach == {2: [True, True, False, False, False], 3: [True, True, True, False, False], 5: [True] * 5}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("sequence", ["slices", "repeat"])
+def test_computes_in_float32_under_autocast(sequence, dtype):
+    layer = SliceSALSTM(SALSTM(2, 3, 1, 3, module="B"), steps=3, sequence=sequence)
+    volume = torch.randn(1, 2, 4, 5, 6).to(dtype)
+    seen = []
+    for net in (layer.layer.forward_net, layer.layer.reverse_net):
+        net.attention.register_forward_hook(lambda _, states, y: seen.extend([*states[0], y]))
+    expected = layer(volume.float())
+    with torch.autocast("cpu", dtype=dtype):
+        output = layer(volume)
+    assert {tensor.dtype for tensor in seen} == {torch.float32}
+    assert output.dtype == dtype
+    assert torch.equal(output, expected.to(dtype))
+
+
 def test_one_slice_gives_every_weight_a_gradient():
     layer = SliceSALSTM(SALSTM(2, 3, 1, 3, num_layers=2, module="B"))
     layer(torch.randn(1, 2, 1, 4, 4)).sum().backward()

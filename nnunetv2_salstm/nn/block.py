@@ -134,7 +134,7 @@ class SALSTMBlock(nn.Module):
 def average_cells(x: Tensor, cell: tuple[int, ...]) -> Tensor:
     """Returns the means of x, (B, C, *S), over cells, (B, C, *ceil(S / cell)); cells at the far ends may be smaller."""
     cell = tuple(min(length, size) for length, size in zip(cell, x.shape[2:], strict=True))
-    average = partial(F.avg_pool1d if len(cell) == 1 else F.avg_pool2d, ceil_mode=True, count_include_pad=False)
+    average = partial(F.avg_pool1d if len(cell) == 1 else F.avg_pool2d, ceil_mode=True)
     if len(cell) < 3:
         return average(x, cell)
     # Within the slices, then through them: avg_pool3d is slower, and not there for half precision on CPU.
