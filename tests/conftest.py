@@ -71,11 +71,11 @@ def run_command(root: Path, command: str, *arguments: object, check: bool = True
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Path:
-    """A folder with raw, preprocessed and results, the tiny data set planned for 3d_fullres and 2d."""
+    """A folder with raw, preprocessed and results, the tiny data set planned, and preprocessed for 3d_fullres."""
     root = tmp_path_factory.mktemp("nnunet")
     (root / "results").mkdir()
     write_dataset(root / "raw" / DATASET)
-    run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "2d", "-npfp", 1, "-np", 1, 1)
+    run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
     plans_file = root / "preprocessed" / DATASET / "nnUNetPlans.json"
     plans = json.loads(plans_file.read_text())
     for name in ("3d_fullres", "2d"):

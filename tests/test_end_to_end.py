@@ -87,6 +87,8 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     ],
 )
 def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
+    if not (workspace / "preprocessed" / DATASET / f"nnUNetPlans_{configuration}").is_dir():
+        nnunet("nnUNetv2_preprocess", "-d", 998, "-c", configuration, "-np", 1)
     nnunet("nnUNetv2_train", 998, configuration, 0, "-tr", trainer, "-device", "cpu")
     folder = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
     validated = (folder / "validation" / "summary.json").read_text()
@@ -95,30 +97,14 @@ def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspa
     again = json.loads((folder / "validation" / "summary.json").read_text())
     assert again["foreground_mean"] == json.loads(validated)["foreground_mean"]
     images = workspace / "raw" / DATASET / "imagesTs"
-    arguments = [
-        "-i",
-        images,
-        "-o",
-        tmp_path,
-        "-d",
-        998,
-        "-c",
-        configuration,
-        "-f",
-        0,
-        "-tr",
-        trainer,
-        "-device",
-        "cpu",
-    ]
-    nnunet("nnUNetv2_predict", *arguments)
+    model = ["-d", 998, "-c", configuration, "-f", 0, "-tr", trainer]
+    nnunet("nnUNetv2_predict", "-i", images, "-o", tmp_path, *model, "-device", "cpu")
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
 
 
 def test_a_malformed_name_is_explained(nnunet):
-    process = nnunet(
-        "nnUNetv2_train", 998, "2d", 0, "-tr", "nnUNetTrainerSALSTM_A_0epochs", "-device", "cpu", check=False
-    )
+    trainer = "nnUNetTrainerSALSTM_A_0epochs"
+    process = nnunet("nnUNetv2_train", 998, "2d", 0, "-tr", trainer, "-device", "cpu", check=False)
     assert process.returncode != 0
     assert "Could not find requested nnunet trainer nnUNetTrainerSALSTM_A_0epochs" in process.stderr
     assert "nnunetv2_salstm: the trainer must be one of nnUNetTrainerSALSTM_A, " in process.stderr
