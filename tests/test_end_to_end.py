@@ -42,7 +42,7 @@ def epochs_in_last_log(folder):
 
 
 def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
-    trainer = "nnUNetTrainerSALSTM_A_8epochs_1its"
+    trainer = "nnUNetTrainerSALSTM_A_12epochs_1its"
     model = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
     folder = model / "fold_0"
     start_and_kill(workspace, trainer, folder)
@@ -51,17 +51,15 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     nnunet("nnUNetv2_train", 998, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", "--c")
     epochs = epochs_in_last_log(folder)
     assert epochs[0] > 0
-    assert epochs == list(range(epochs[0], 8))
+    assert epochs == list(range(epochs[0], 12))
     assert {path.name for path in folder.glob("*.pth*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
     summary = json.loads((folder / "validation" / "summary.json").read_text())
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
 
     plans = json.loads((model / "plans.json").read_text())
     assert salstm_of(plans, "3d_fullres")["module"] == "A"
-    assert (
-        salstm_of(json.loads((workspace / "preprocessed" / DATASET / "nnUNetPlans.json").read_text()), "3d_fullres")
-        is None
-    )
+    shared_plans = json.loads((workspace / "preprocessed" / DATASET / "nnUNetPlans.json").read_text())
+    assert salstm_of(shared_plans, "3d_fullres") is None
     assert "'salstm': {'format': 1, 'module': 'A'" in max(folder.glob("training_log_*.txt")).read_text()
 
     output = tmp_path / "predictions"
