@@ -183,6 +183,15 @@ def test_a_full_disk_is_explained_and_a_defect_is_not():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/defect")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_checkpoint_that_does_not_fit_is_explained():
+    with pytest.raises(SalstmError, match="cannot write to /data: not all of a checkpoint could be written; free"):
+        with explained(Path("/data")):
+            torch.save(torch.zeros(1_000_000), "/dev/full")
+    with pytest.raises(RuntimeError, match="a defect"), explained(Path("/data")):
+        raise RuntimeError("a defect")
+
+
 # Requirements
 
 

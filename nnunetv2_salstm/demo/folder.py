@@ -44,7 +44,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(settings, indent=2) + "\n")
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise _cannot_write(error.filename or folder, error.strerror) from error
 
 
 @contextmanager
@@ -68,12 +68,16 @@ def explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _STORAGE:
-            raise _cannot_write(folder, error) from error
+            raise _cannot_write(error.filename or folder, error.strerror) from error
+        raise
+    except RuntimeError as error:
+        # torch's writer of checkpoints does not pass on what the system says; this is the name of its source.
+        if "inline_container" in str(error):
+            raise _cannot_write(folder, "not all of a checkpoint could be written") from error
         raise
 
 
-def _cannot_write(folder: Path, error: OSError) -> SalstmError:
-    place, reason = error.filename or folder, error.strerror or error
+def _cannot_write(place: str | Path, reason: str | None) -> SalstmError:
     return SalstmError(f"cannot write to {place}: {reason}; free some room, or choose another folder with --out")
 
 

@@ -32,11 +32,11 @@ def draw_overlay(image_file: Path, reference_file: Path, prediction_file: Path, 
         for loaded in (image, sitk.ReadImage(str(reference_file)), sitk.ReadImage(str(prediction_file)))
     )
     labelled = np.flatnonzero(reference.any((1, 2)))
-    chosen = labelled[np.linspace(0, len(labelled) - 1, SLICES).round().astype(int)]
+    chosen = labelled[np.linspace(0, len(labelled) - 1, min(SLICES, len(labelled))).round().astype(int)]
     # nnU-Net's own plots change the global style.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(2.6 * SLICES, 6.2), layout="constrained")
-        axes = figure.subplots(2, SLICES, sharex=True, sharey=True)
+        figure = Figure(figsize=(2.6 * len(chosen), 6.2), layout="constrained")
+        axes = figure.subplots(2, len(chosen), sharex=True, sharey=True, squeeze=False)
         x = (np.arange(volume.shape[2]) + 0.5) * width / volume.shape[2]
         y = (np.arange(volume.shape[1]) + 0.5) * height / volume.shape[1]
         for column, z in enumerate(chosen):

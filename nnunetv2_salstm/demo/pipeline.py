@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
 import torch
 
 from nnunetv2_salstm.demo import phantom
@@ -178,7 +179,7 @@ def _evaluate(out: Path, settings: Settings, device: str, arm: str, progress: Pr
         settings.iterations,
         sum(parameter.numel() for parameter in predictor.network.parameters()),
     )
-    case = f"phantom_{settings.training_cases:03d}"
+    case = _case_to_draw(raw)
     with written_whole(out / f"overlay_{trainer_name}.png") as file:
         draw_overlay(
             raw / "imagesTs" / f"{case}_0000.nii.gz",
@@ -189,6 +190,12 @@ def _evaluate(out: Path, settings: Settings, device: str, arm: str, progress: Pr
         )
     progress.line(f"{arm}: mean Dice {result.mean_dice:.3f}")
     return result
+
+
+def _case_to_draw(raw: Path) -> str:
+    """Returns the name of the first of the test cases with the most slices."""
+    files = sorted((raw / "labelsTs").iterdir())
+    return max(files, key=lambda file: sitk.ReadImage(str(file)).GetDepth()).name.removesuffix(".nii.gz")
 
 
 def _plan(out: Path) -> dict[str, Any]:
