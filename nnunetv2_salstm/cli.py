@@ -16,7 +16,7 @@ COMMANDS = {
     "trainers-path": trainers_path,
 }
 
-OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _make_parser().parse_args(argv)
     except SystemExit as exit_:
-        # argparse has printed what is wrong, or the help or version, and exits with WRONG_USAGE or OK.
-        return exit_.code if isinstance(exit_.code, int) else WRONG_USAGE
+        # argparse has printed the help or the version, or what is wrong, with status 2.
+        return int(exit_.code or OK)
     try:
         COMMANDS[arguments.command].run(arguments)
     except SalstmError as error:
