@@ -423,8 +423,10 @@ def _session(leader):
 def _deadline(process, seconds=120):
     timer = threading.Timer(seconds, process.kill)
     timer.start()
-    yield
-    timer.cancel()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read_until(process, text):

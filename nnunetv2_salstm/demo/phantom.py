@@ -94,12 +94,15 @@ def write_dataset(raw: Path, seed: int, training: int, test: int, slices: int, e
     folder = raw / DATASET
     for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / part).mkdir(parents=True)
+    cases = {}
     for index in range(training + test):
         name, part = f"phantom_{index:03d}", "Tr" if index < training else "Ts"
         # Not every heart is scanned with the same number of slices.
         image, labels = make_case(seed, index, slices + index % 3 - 1, edge)
         _write(image, folder / f"images{part}" / f"{name}_0000.nii.gz")
         _write(labels, folder / f"labels{part}" / f"{name}.nii.gz")
+        if part == "Tr":
+            cases[name] = {"images": [f"imagesTr/{name}_0000.nii.gz"], "label": f"labelsTr/{name}.nii.gz"}
         yield name
     description = {
         "channel_names": {"0": "MRI"},
@@ -107,6 +110,9 @@ def write_dataset(raw: Path, seed: int, training: int, test: int, slices: int, e
         "numTraining": training,
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
+        # Optional, but without it nnU-Net forks a dozen processes for each listing, and one whose parent is interrupted
+        # just then is nobody's.
+        "dataset": cases,
         "description": "Synthetic short-axis hearts of nnUNetv2_salstm demo; not patient data",
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
