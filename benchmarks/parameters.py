@@ -1,6 +1,6 @@
 """Counts the parameters of our networks relative to the stock ones for configurations of nnU-Net plans.
 
-    python benchmarks/parameters.py PLANS.json [PLANS.json ...] --out docs/results/parameters.json
+python benchmarks/parameters.py PLANS.json [PLANS.json ...] --out docs/results/parameters.json
 """
 
 import argparse
