@@ -1,6 +1,5 @@
 """Ctrl-C during nnU-Net's work."""
 
-import _thread
 import multiprocessing
 import os
 import signal
@@ -11,14 +10,14 @@ from types import FrameType
 
 
 @contextmanager
-def stoppable(patience: float = 5.0) -> Iterator[None]:
+def stoppable(patience: float = 3.0) -> Iterator[None]:
     """Makes Ctrl-C end the block, and ends the worker processes that are left when the block ends.
 
-    Python drops a KeyboardInterrupt that hits a callback, such as those around a fork, and goes on: what has not ended
-    `patience` seconds after Ctrl-C is interrupted once more.
+    One Ctrl-C may not be enough: Python drops a KeyboardInterrupt that hits a callback and goes on, and a pool whose
+    workers it has ended may wait for them forever. What has not ended after `patience` seconds is interrupted again.
     """
     interrupted, ended = threading.Event(), threading.Event()
-    owner = os.getpid()
+    owner, thread = os.getpid(), threading.get_ident()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         # Forked workers have this handler too; their owner ends them.
@@ -29,7 +28,8 @@ def stoppable(patience: float = 5.0) -> Iterator[None]:
     def insist() -> None:
         interrupted.wait()
         while not ended.wait(patience):
-            _thread.interrupt_main()
+            # A real signal, as it also wakes a thread that waits.
+            signal.pthread_kill(thread, signal.SIGINT)
 
     handles_signals = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, interrupt) if handles_signals else None
