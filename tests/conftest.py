@@ -50,7 +50,7 @@ def write_dataset(folder: Path, cases: int = 5, size: tuple[int, int, int] = (8,
 def nnunet_variables(root: Path) -> dict[str, str]:
     """Returns nnU-Net's own environment variables for folders below root."""
     folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
-    return {**folders, "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2"}
+    return {**folders, "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "1"}
 
 
 def run_command(root: Path, command: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
