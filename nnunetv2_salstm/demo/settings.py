@@ -42,5 +42,5 @@ QUICK = Settings(
     training_cases=12, test_cases=4, slices=6, edge=40, epochs=5, iterations=20, mirroring=False, disk=500_000_000
 )
 FULL = Settings(
-    training_cases=14, test_cases=6, slices=8, edge=56, epochs=8, iterations=20, mirroring=True, disk=500_000_000
+    training_cases=14, test_cases=6, slices=8, edge=56, epochs=6, iterations=20, mirroring=True, disk=500_000_000
 )
