@@ -87,6 +87,7 @@ class SALSTMTrainerMixin:
     num_epochs: int
     output_folder: str
     output_folder_base: str
+    was_initialized: bool
 
     def __init__(
         self,
@@ -126,6 +127,8 @@ class SALSTMTrainerMixin:
         """Refuses to mix two configurations in one results folder, and seeds the augmentation of this process."""
         self._check_results_folder()
         if self.parsed_name.seed is not None:
+            if not self.was_initialized:
+                self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here
             # Anew, as the modules have drawn from the generator: arms of one seed see the same batches where nnU-Net's
             # augmenter runs in this process (nnUNet_n_proc_DA=0; its worker processes are not seeded).
             seed_everything(self.parsed_name.seed, self.current_epoch, self.local_rank)

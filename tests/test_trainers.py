@@ -125,6 +125,18 @@ def test_arms_of_one_seed_start_with_equal_weights(make):
     assert not torch.equal(states["Off_seed1"][key], states["Off_seed2"][key])
 
 
+def test_arms_of_one_seed_draw_the_same_augmentation(make, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        nnUNetTrainer, "on_train_start", lambda self: drawn.append((self.was_initialized, torch.rand(3)))
+    )
+    for name in ("Off_seed1", "_A_seed1", "Off_seed2"):
+        make(f"nnUNetTrainerSALSTM{name}").on_train_start()
+    assert [initialized for initialized, _ in drawn] == [True] * 3
+    assert torch.equal(drawn[0][1], drawn[1][1])
+    assert not torch.equal(drawn[0][1], drawn[2][1])
+
+
 def test_values_in_the_plans_configure_the_modules(make):
     trainer = make("nnUNetTrainerSALSTM_A", {"placement": [0, 2], "kernel_size": 5, "attention_scale": 100})
     trainer.initialize()
