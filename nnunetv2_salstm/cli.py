@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import demo, trainers_path
+from nnunetv2_salstm import bench, demo, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
 # A command is a module whose docstring's first line is its help, with the functions `add_arguments(parser)` and
 # `run(arguments)`. Its own imports must be light, as --help makes them all: torch and nnU-Net belong into `run`.
 COMMANDS = {
+    "bench": bench,
     "demo": demo,
     "trainers-path": trainers_path,
 }

@@ -21,7 +21,7 @@ import torch
 from nnunetv2_salstm import cli
 from nnunetv2_salstm.demo import folder as folder_module
 from nnunetv2_salstm.demo import pipeline
-from nnunetv2_salstm.demo.folder import claim_folder, explained, written_whole
+from nnunetv2_salstm.demo.folder import claim_folder, explained
 from nnunetv2_salstm.demo.interrupt import stoppable
 from nnunetv2_salstm.demo.overlay import draw_overlay
 from nnunetv2_salstm.demo.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
@@ -29,6 +29,7 @@ from nnunetv2_salstm.demo.progress import Progress
 from nnunetv2_salstm.demo.report import ArmResult, Report
 from nnunetv2_salstm.demo.settings import ARMS, FULL, QUICK
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.files import written_whole
 
 TINY = "training_cases=5, test_cases=1, slices=4, edge=32, epochs=100, iterations=2"
 

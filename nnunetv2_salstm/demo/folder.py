@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.files import written_whole
 
 SETTINGS_FILE = "demo.json"
 # What writing fails with when disk or permissions change under a run; other errors are none of the user's doing.
@@ -48,20 +49,6 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a path for a file or folder that becomes `path` when it is complete; an interrupted one is removed."""
-    unfinished = path.with_name(f"unfinished.{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed process left behind.
-    _remove(unfinished)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        _remove(unfinished)
-
-
-@contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Turns what writing into `folder` fails with into a SalstmError that says what to do."""
     try:
@@ -89,13 +76,6 @@ def _compare(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> N
             f"{folder} was made with other settings: {there} there, {here} now; "
             "delete it, or choose another folder with --out"
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -14,13 +14,15 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_salstm.demo import phantom
-from nnunetv2_salstm.demo.folder import claim_folder, explained, written_whole
+from nnunetv2_salstm.demo.folder import claim_folder, explained
 from nnunetv2_salstm.demo.interrupt import stoppable
 from nnunetv2_salstm.demo.overlay import draw_overlay
 from nnunetv2_salstm.demo.progress import Progress
 from nnunetv2_salstm.demo.report import ArmResult, Report
 from nnunetv2_salstm.demo.settings import ARMS, Settings
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm.machine import require_device, require_nnunet_with_trainers_by_name
 from nnunetv2_salstm_autoload import trainers_folder
 
 # nnU-Net is imported inside the functions: its older versions read the environment at import.
@@ -70,14 +72,8 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
 
 
 def _check_requirements(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SalstmError("--device cuda needs a GPU that torch can use, and it finds none; run with --device cpu")
-    nnunet = version("nnunetv2")
-    if tuple(int(part) for part in nnunet.split(".")[:2]) < (2, 8):
-        raise SalstmError(
-            f"the demo needs nnU-Net 2.8 or newer, which finds trainers by name, got {nnunet}; "
-            "run: pip install --upgrade nnunetv2"
-        )
+    require_device(device)
+    require_nnunet_with_trainers_by_name()
     if trainers_folder() is None:
         raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
 

@@ -1,21 +1,18 @@
 """The numbers of a demo, computed once, and how they are written."""
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import torch
-
 from nnunetv2_salstm.demo.phantom import STRUCTURES
 from nnunetv2_salstm.demo.settings import Settings
+from nnunetv2_salstm.machine import describe_hardware, package_versions
+from nnunetv2_salstm.tables import markdown_table
 
 FORMAT = 1
-PACKAGES = ("nnunetv2-salstm", "nnunetv2", "dynamic-network-architectures", "torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -82,14 +79,8 @@ class Report:
     @classmethod
     def make(cls, results: list[ArmResult], settings: Settings, device: str, plan: Mapping[str, Any]) -> "Report":
         """Returns the report of results obtained in this process, on this machine."""
-        versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-        hardware: dict[str, str | int] = {
-            "device": _device_name(device),
-            "threads": torch.get_num_threads(),
-            "system": platform.platform(),
-        }
         sizes = {name: plan[name] for name in ("patch_size", "batch_size", "spacing")}
-        return cls(results, settings, sizes, versions, hardware)
+        return cls(results, settings, sizes, package_versions(), describe_hardware(device))
 
     def to_table(self) -> str:
         """Returns the table, in Markdown that is aligned for the console."""
@@ -104,13 +95,7 @@ class Report:
                 f"{result.parameters:,}",
                 f"{result.parameters / stock:.2f}",
             ])  # fmt: skip
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-        lines = (
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            for row in rows
-        )
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown_table(rows)
 
     def caveat(self) -> str:
         """Returns what the table means, and what it does not."""
@@ -150,14 +135,3 @@ class Report:
         ]
         values = {**asdict(self), "results": networks}
         return json.dumps({"format": FORMAT, "caveat": self.caveat(), **values}, indent=2) + "\n"
-
-
-def _device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
