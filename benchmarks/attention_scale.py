@@ -57,7 +57,7 @@ def measure(attention, grid, smooth):
     cell = ConvLSTMCell(CHANNELS, CHANNELS, kernel_size=3)
     state = cell(noise(grid, smooth), cell(noise(grid, smooth)))
     y, v = attention(state), state.h
-    query, key, _ = attention.query_key_value(state)
+    query, key = (state.c + state.f).flatten(2), (state.g + state.h).flatten(2)
     diagonal = attention.matrix(query, key).diagonal(dim1=-2, dim2=-1).mean()
     distinctness = y.std(dim=1).square().mean().sqrt() / v.std(dim=1).square().mean().sqrt()
     return {"distinctness": round(distinctness.item(), 3), "diagonal": round(diagonal.item(), 3)}

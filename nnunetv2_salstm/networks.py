@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim
+from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor, nn
 
 from nnunetv2_salstm.config import SALSTMConfig
@@ -30,7 +32,10 @@ class SkipBlocks(nn.ModuleDict):
 
     def refine(self, encoder: nn.Module, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
         """Returns the skips with the blocks applied; a forward hook of the encoder."""
-        return [self[str(stage)](skip) if str(stage) in self else skip for stage, skip in enumerate(skips)]
+        # New tensors at full resolution cost more than what is computed. The stages of nnU-Net's encoders each return
+        # one of their own, which nothing but the decoder needs when there are no gradients.
+        inplace = not torch.is_grad_enabled() and isinstance(encoder, (PlainConvEncoder, ResidualEncoder))
+        return [self[str(stage)](skip, inplace) if str(stage) in self else skip for stage, skip in enumerate(skips)]
 
 
 def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | None = None) -> nn.Module:

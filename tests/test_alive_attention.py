@@ -8,7 +8,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from presets import PRESETS, name_of, plans_of
 
 from nnunetv2_salstm.networks import SALSTMPlainConvUNet
-from nnunetv2_salstm.nn import SALSTM, SALSTMBlock, SliceSALSTM, StateAttention
+from nnunetv2_salstm.nn import SALSTM, SALSTMBlock, SliceSALSTM, StateAttention, slice_salstm
+from nnunetv2_salstm.nn.attention import attend
 from nnunetv2_salstm.plans import add_to_plans
 
 
@@ -41,11 +42,14 @@ def distinctness(attention, state):
 def attention_inputs(layer, x):
     """Returns both directions' attention with the states it gets for x."""
     seen = []
-    nets = layer.layer.forward_net, layer.layer.reverse_net
-    hooks = [net.attention.register_forward_hook(lambda a, args, _: seen.append((a, args[0]))) for net in nets]
-    layer(x)
-    for hook in hooks:
-        hook.remove()
+
+    def spy(modules, state):
+        seen.extend((module, type(state)(*(x[:, way] for x in state))) for way, module in enumerate(modules))
+        return attend(modules, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slice_salstm, "attend", spy)
+        layer(x)
     return seen
 
 
@@ -99,13 +103,13 @@ def test_information_passes_between_neighbouring_slices():
 
 class Identity(StateAttention):
     def matrix(self, query, key):
-        return torch.eye(query.shape[1], dtype=query.dtype).expand(len(query), -1, -1)
+        return torch.eye(query.shape[-2], dtype=query.dtype).expand(*query.shape[:-1], -1)
 
 
 class Uniform(StateAttention):
     def matrix(self, query, key):
-        channels = query.shape[1]
-        return torch.full((len(query), channels, channels), 1 / channels, dtype=query.dtype)
+        channels = query.shape[-2]
+        return torch.full((*query.shape[:-1], channels), 1 / channels, dtype=query.dtype)
 
 
 @torch.no_grad()

@@ -73,7 +73,8 @@ def test_cells_average_and_spread_their_own_voxels(cell, size):
             slice(v // length * length, (v // length + 1) * length) for v, length in zip(voxel, cell, strict=True)
         )
         expected[voxel] = x[0, 0][own].mean()
-    assert torch.allclose(block.contribution(x)[0, 0], expected, atol=1e-6)
+    assert torch.allclose((block(x) - x)[0, 0], expected, atol=1e-6)
+    assert torch.equal(block(x.clone(), inplace=True), block(x))
 
 
 def test_a_grid_of_one_cell_skips_the_statistics_but_not_the_affine_part():

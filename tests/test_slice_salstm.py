@@ -4,7 +4,8 @@ import pytest
 import torch
 from closeness import assert_close, gradients
 
-from nnunetv2_salstm.nn import SALSTM, SliceSALSTM, StateValue
+from nnunetv2_salstm.nn import SALSTM, SliceSALSTM, StateValue, slice_salstm
+from nnunetv2_salstm.nn.attention import attend
 
 
 def slice_by_slice(layer, volume, steps, boundary):
@@ -19,7 +20,7 @@ def slice_by_slice(layer, volume, steps, boundary):
         else:
             sequence = {name: [slices[min(max(p, 0), last)] for p in around] for name, around in positions.items()}
         attended = layer.forward_net(sequence["forward"]), layer.reverse_net(sequence["reverse"])
-        outputs.append(layer.join(*attended, dtype=volume.dtype))
+        outputs.append(layer.join(torch.cat(attended, dim=1), dtype=volume.dtype))
     return torch.stack(outputs, dim=2)
 
 
@@ -70,7 +71,9 @@ def test_repeat_feeds_every_slice_with_itself(steps):
     layer = SALSTM(3, 4, 2, 3, module="B").double()
     repeat = SliceSALSTM(layer, steps, sequence="repeat")
     image = torch.randn(2, 3, 6, 5, dtype=torch.double)
-    expected = layer.join(layer.forward_net([image] * steps), layer.reverse_net([image] * steps), image.dtype)
+    expected = layer.join(
+        torch.cat([layer.forward_net([image] * steps), layer.reverse_net([image] * steps)], dim=1), image.dtype
+    )
     assert_close("image", repeat(image), expected)
     if steps == 2:
         assert_close("image by the authors' signature", repeat(image), layer(image, image, image))
@@ -92,12 +95,11 @@ def test_the_full_scan_reaches_every_slice():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("sequence", ["slices", "repeat"])
-def test_computes_in_float32_under_autocast(sequence, dtype):
+def test_computes_in_float32_under_autocast(sequence, dtype, monkeypatch):
     layer = SliceSALSTM(SALSTM(2, 3, 1, 3, module="B"), steps=3, sequence=sequence)
     volume = torch.randn(1, 2, 4, 5, 6).to(dtype)
     seen = []
-    for net in (layer.layer.forward_net, layer.layer.reverse_net):
-        net.attention.register_forward_hook(lambda _, states, y: seen.extend([*states[0], y]))
+    monkeypatch.setattr(slice_salstm, "attend", lambda modules, state: seen.extend(state) or attend(modules, state))
     expected = layer(volume.float())
     with torch.autocast("cpu", dtype=dtype):
         output = layer(volume)

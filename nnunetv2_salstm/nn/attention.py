@@ -1,7 +1,9 @@
 """Self-attention over the states of a convolutional LSTM: query, key and value are linear in the states."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
@@ -45,25 +47,30 @@ class StateAttention(nn.Module):
             return self.tau / pixels
         return (self.attention_size or pixels) ** -0.5
 
-    def query_key_value(self, state: ConvLSTMState) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns Q, K and V, each (B, C, N)."""
-        query = (state.c + state.f) / 2
-        key = (state.g + state.h) / 2
-        query, key, value = (rearrange(x, "b c ... -> b c (...)") for x in (query, key, state.h))
-        return query, key, value
-
     def matrix(self, query: Tensor, key: Tensor) -> Tensor:
-        """Returns the attention matrix softmax(s Q K^T), (B, C, C), rows summing to one."""
+        """Returns the attention matrix softmax(s Q K^T), (..., C, C), rows summing to one, from 2Q and 2K, (..., C, N).
+
+        The halves of Q and K are part of the scale, which is exact and saves two sweeps over the states.
+        """
         # Scaled before the product: the sum over pixels is large.
-        logits = (query * self.scale(query.shape[-1])) @ key.transpose(-1, -2)
-        return logits.softmax(dim=-1)
+        return ((query * (self.scale(query.shape[-1]) / 4)) @ key.transpose(-1, -2)).softmax(dim=-1)
+
+    def gate(self, modules: Sequence[Any], query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Returns Q, K and V gated by the modules' own parameters, of which A has none, (B, M, C, N) each."""
+        return [query, key, value]
 
     def forward(self, state: ConvLSTMState) -> Tensor:
         """Returns Y, (B, C, *S), from the states of the last step."""
         with without_autocast(state.h):
-            query, key, value = self.query_key_value(ConvLSTMState(*map(widened, state)))
-            attended = self.matrix(query, key) @ value  # (B, C, N)
-        return attended.unflatten(-1, state.h.shape[2:])
+            states = ConvLSTMState(*(widened(x).unsqueeze(1) for x in state))
+            return attend([self], states).squeeze(1)
+
+
+def attend(modules: Sequence[Any], state: ConvLSTMState) -> Tensor:
+    """Returns Y, (B, M, C, *S), of M modules of one kind and scale, each with its own states, (B, M, C, *S)."""
+    c, f, g, h = (x.flatten(3) for x in (state.c, state.f, state.g, state.h))
+    query, key, value = modules[0].gate(modules, c + f, g + h, h)
+    return (modules[0].matrix(query, key) @ value).unflatten(-1, state.h.shape[3:])
 
 
 class GatedStateAttention(StateAttention):
@@ -89,15 +96,13 @@ class GatedStateAttention(StateAttention):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.ones_(linear.bias)
 
-    def query_key_value(self, state: ConvLSTMState) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = super().query_key_value(state)
-        linears = (self.q_matrix, self.k_matrix, self.v_matrix)
-        # One product for the three gates: (3C, C) times (B, C, N).
-        weight = torch.cat([widened(linear.weight) for linear in linears])
-        bias = torch.cat([widened(linear.bias) for linear in linears])
-        gates = weight @ value + bias[:, None]
-        query_gate, key_gate, value_gate = gates.chunk(3, dim=1)
-        return query * query_gate, key * key_gate, value * value_gate
+    def gate(self, modules: Sequence[Any], query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        # One product for the three gates of all modules: (M, 3C, C) times (B, M, C, N).
+        linears = [linear for module in modules for linear in (module.q_matrix, module.k_matrix, module.v_matrix)]
+        weight = widened(torch.cat([linear.weight for linear in linears])).unflatten(0, (len(modules), -1))
+        bias = widened(torch.cat([linear.bias for linear in linears])).view(len(modules), -1, 1)
+        gates = (weight @ value + bias).chunk(3, dim=2)
+        return [x * gate for x, gate in zip((query, key, value), gates, strict=True)]
 
 
 class StateValue(nn.Module):

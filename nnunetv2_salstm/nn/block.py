@@ -1,12 +1,10 @@
 """The residual block that puts a layer on a coarser grid of a feature map and starts as the identity."""
 
 import math
-from functools import partial
 
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, convolve
 from nnunetv2_salstm.nn.precision import widened, without_autocast
@@ -78,8 +76,12 @@ class SALSTMBlock(nn.Module):
         nn.init.zeros_(self.layer.output_convolution.weight)
         nn.init.zeros_(self.layer.output_convolution.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """Returns x with the layer's contribution added, (B, channels, *S).
+
+        Args:
+            x: (B, channels, *S).
+            inplace: overwrite x; for inference, where no gradient needs it.
 
         Raises:
             ValueError: if x has other channels or axes than the block.
@@ -88,8 +90,7 @@ class SALSTMBlock(nn.Module):
             raise ValueError(
                 f"x must be (B, {self.channels}, *S) with {len(self.stride)} spatial axes, got {tuple(x.shape)}"
             )
-        # In place: the sum needs no second feature map at full size.
-        return self.contribution(x).add_(x)
+        return add_to_cells(x, self.contribution(x), self.stride, inplace)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
         """Returns how many values the convolutions and the sum produce for a size in voxels, as nnU-Net counts."""
@@ -98,16 +99,11 @@ class SALSTMBlock(nn.Module):
         return cells * coarse_channels + math.prod(input_size) * self.channels
 
     def contribution(self, x: Tensor) -> Tensor:
-        """Returns what the block adds to x, (B, channels, *S)."""
-        coarse = self.pool(x)
+        """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""
+        coarse = average_cells(x, self.stride)
         with without_autocast(x):
-            reduced = convolve(widened(coarse), self.reduce.weight, self.reduce.bias)
-            contribution = self.layer(self.normalise(reduced)).to(x.dtype)
-        return self.upsample(contribution, x)
-
-    def pool(self, x: Tensor) -> Tensor:
-        """Returns the means over the cells of the coarse grid, (B, channels, *ceil(S / stride))."""
-        return x if math.prod(self.stride) == 1 else average_cells(x, self.stride)
+            reduced = convolve(coarse, self.reduce.weight, self.reduce.bias)
+            return self.layer(self.normalise(reduced))
 
     def normalise(self, x: Tensor) -> Tensor:
         """Returns norm(x), or only its affine part where the grid is a single cell."""
@@ -119,25 +115,3 @@ class SALSTMBlock(nn.Module):
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)
-
-    def upsample(self, contribution: Tensor, x: Tensor) -> Tensor:
-        """Returns the contribution at x's size, constant within a cell (linear interpolation costs more)."""
-        if math.prod(self.stride) == 1:
-            return contribution
-        scale = tuple(float(length) for length in self.stride)
-        full = F.interpolate(contribution, scale_factor=scale, mode="nearest-exact")
-        for axis, size in enumerate(x.shape[2:], start=2):
-            full = full.narrow(axis, 0, size)
-        return full
-
-
-def average_cells(x: Tensor, cell: tuple[int, ...]) -> Tensor:
-    """Returns the means of x, (B, C, *S), over cells, (B, C, *ceil(S / cell)); cells at the far ends may be smaller."""
-    cell = tuple(min(length, size) for length, size in zip(cell, x.shape[2:], strict=True))
-    average = partial(F.avg_pool1d if len(cell) == 1 else F.avg_pool2d, ceil_mode=True)
-    if len(cell) < 3:
-        return average(x, cell)
-    # Within the slices, then through them: avg_pool3d is slower, and not there for half precision on CPU.
-    within = average(rearrange(x, "b c d h w -> (b c) d h w"), cell[1:])
-    through = average(rearrange(within, "bc d h w -> bc 1 d (h w)"), (cell[0], 1))
-    return rearrange(through, "(b c) 1 d (h w) -> b c d h w", b=x.shape[0], h=within.shape[2])

@@ -34,9 +34,11 @@ def next_state(gates: Tensor, c: Tensor | None, channel_dim: int = 1) -> ConvLST
 
     With `c` None the step is the first of its sequence: c = 0, so that c' = i g.
     """
-    i, f, o, g = gates.chunk(4, dim=channel_dim)
-    i, f, o, g = i.sigmoid(), f.sigmoid(), o.sigmoid(), g.tanh()
-    c = i * g if c is None else f * c + i * g
+    hidden = gates.shape[channel_dim] // 4
+    sigmoids, g = gates.split((3 * hidden, hidden), dim=channel_dim)
+    i, f, o = sigmoids.sigmoid().chunk(3, dim=channel_dim)
+    g = g.tanh()
+    c = i * g if c is None else torch.addcmul(i * g, f, c)
     return ConvLSTMState(o * c.tanh(), c, i, f, o, g)
 
 

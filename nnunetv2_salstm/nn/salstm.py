@@ -126,10 +126,9 @@ class SALSTM(nn.Module):
                 reset()
         self.conv.reset_parameters()
 
-    def join(self, forward: Tensor, reverse: Tensor, dtype: torch.dtype) -> Tensor:
-        """Returns the output, (B, out_channels, *S), from both directions' Y, (B, hidden, *S)."""
-        joined = torch.cat([forward, reverse], dim=1)
-        return convolve(joined, self.conv.weight, self.conv.bias).to(dtype)
+    def join(self, attended: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns the output, (B, out_channels, *S), from Y of the forward and the reverse net, (B, 2 hidden, *S)."""
+        return convolve(attended, self.conv.weight, self.conv.bias).to(dtype)
 
     def forward(self, prev: Tensor | None, cur: Tensor, next: Tensor | None) -> Tensor:
         """Returns the output for the current slice, (B, out_channels, *S), in its dtype.
@@ -151,7 +150,7 @@ class SALSTM(nn.Module):
             current = widened(cur)
             forward = self.forward_net([current] if prev is None else [widened(prev), current])
             reverse = self.reverse_net([current] if next is None else [widened(next), current])
-            return self.join(forward, reverse, cur.dtype)
+            return self.join(torch.cat([forward, reverse], dim=1), cur.dtype)
 
     def load_authors_state_dict(self, state_dict: Mapping[str, Tensor]) -> int:
         """Loads a checkpoint of the authors' code and returns how many of its keys were ignored.

@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from nnunetv2_salstm.nn.attention import StateAttention, attend
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState, convolve, next_state
 from nnunetv2_salstm.nn.precision import widened, without_autocast
 from nnunetv2_salstm.nn.salstm import SALSTM
@@ -131,11 +132,18 @@ class SliceSALSTM(nn.Module):
                     states.append(next_state(gates, None, channel_dim=2))
                 else:
                     h, c = earlier[layer]
-                    gates = gates + split_directions(convolve(h.flatten(1, 2), hidden_weight, groups=2))
+                    gates = split_directions(convolve(h.flatten(1, 2), hidden_weight, groups=2)).add_(gates)
                     states.append(next_state(gates, c, channel_dim=2))
-        forward, reverse = (ConvLSTMState(*(x[:, direction] for x in states[-1])) for direction in (0, 1))
-        attended = self.layer.forward_net.attention(forward), self.layer.reverse_net.attention(reverse)
-        return self.layer.join(*attended, dtype=x.dtype)
+        return self.layer.join(self.attend(states[-1]).flatten(1, 2), dtype=x.dtype)
+
+    def attend(self, state: ConvLSTMState) -> Tensor:
+        """Returns Y of both directions, (N, 2, hidden, *S), from their last states."""
+        modules = self.layer.forward_net.attention, self.layer.reverse_net.attention
+        if all(type(module).forward is StateAttention.forward for module in modules):
+            return attend(modules, state)
+        return torch.stack(
+            [module(ConvLSTMState(*(x[:, way] for x in state))) for way, module in enumerate(modules)], dim=1
+        )
 
     def neighbour(self, state: Tensor, depth: int) -> Tensor:
         """Returns each slice's neighbour's state: of the slice before in the forward, after in the reverse direction.
@@ -146,13 +154,36 @@ class SliceSALSTM(nn.Module):
         """
         if self.sequence == "repeat":
             return state
-        forward, reverse = rearrange(state, "(b d) direction ... -> direction b d ...", d=depth)
-        first, last = forward[:, :1], reverse[:, -1:]
-        if self.boundary == "zero":
-            first, last = torch.zeros_like(first), torch.zeros_like(last)
-        forward = torch.cat([first, forward[:, :-1]], dim=1)
-        reverse = torch.cat([reverse[:, 1:], last], dim=1)
-        return torch.stack([forward, reverse], dim=2).flatten(0, 1)
+        return _Neighbours.apply(state.unflatten(0, (-1, depth)), self.boundary == "replicate").flatten(0, 1)
+
+
+class _Neighbours(torch.autograd.Function):
+    """The states (B, D, 2, hidden, *S) of the slices before (direction 0) and after (1), without a copy too many."""
+
+    @staticmethod
+    def forward(state: Tensor, replicate: bool) -> Tensor:
+        shifted = torch.zeros_like(state)
+        shifted[:, 1:, 0] = state[:, :-1, 0]
+        shifted[:, :-1, 1] = state[:, 1:, 1]
+        if replicate:
+            shifted[:, 0, 0] = state[:, 0, 0]
+            shifted[:, -1, 1] = state[:, -1, 1]
+        return shifted
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
+        _, ctx.replicate = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # The transpose of forward.
+        gradient = torch.zeros_like(gradients[0])
+        gradient[:, :-1, 0] = gradients[0][:, 1:, 0]
+        gradient[:, 1:, 1] = gradients[0][:, :-1, 1]
+        if ctx.replicate:
+            gradient[:, 0, 0] += gradients[0][:, 0, 0]
+            gradient[:, -1, 1] += gradients[0][:, -1, 1]
+        return gradient, None
 
 
 def split_directions(gates: Tensor) -> Tensor:
