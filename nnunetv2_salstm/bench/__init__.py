@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure (%(default)s)")
     parser.add_argument(
-        "--repeats", type=_positive, default=7, metavar="N", help="timed rounds, after the warm-up (%(default)s)"
+        "--repeats", type=_positive, default=5, metavar="N", help="timed rounds, after the warm-up (%(default)s)"
     )
     parser.add_argument(
         "--batch-size", type=_positive, metavar="N", help="at most so many samples a batch (default: the plans')"

@@ -69,19 +69,20 @@ def as_residual_encoder(plain: dict[str, Any], batch_size: int | None = None) ->
 _hippocampus3d = plan_configuration([40, 56, 40], [[2, 2, 2]] * 3, 9, [1.0, 1.0, 1.0])
 _acdc2d = plan_configuration([256, 224], [[2, 2]] * 5, 56, [1.5625, 1.5625])
 
+# The quick ones first.
 PRESETS = {
     "hippocampus3d": _hippocampus3d,
+    "acdc2d": _acdc2d,
+    "isic2d": plan_configuration([512, 512], [[2, 2]] * 7, 12, [1.0, 1.0]),
+    "hippocampus3d_resenc": as_residual_encoder(_hippocampus3d, batch_size=58),
+    "acdc2d_resenc": as_residual_encoder(_acdc2d, batch_size=57),
     "acdc3d": plan_configuration(
         [20, 256, 224], [[1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2], [1, 2, 2]], 4, [5.0, 1.5625, 1.5625], thin_stages=1
     ),
-    "acdc2d": _acdc2d,
     "btcv3d": plan_configuration(
         [48, 192, 192], [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]], 2, [3.0, 0.76, 0.76], thin_stages=1
     ),
     "brats3d": plan_configuration([128, 128, 128], [[2, 2, 2]] * 5, 2, [1.0, 1.0, 1.0]),
-    "isic2d": plan_configuration([512, 512], [[2, 2]] * 7, 12, [1.0, 1.0]),
-    "hippocampus3d_resenc": as_residual_encoder(_hippocampus3d, batch_size=58),
-    "acdc2d_resenc": as_residual_encoder(_acdc2d, batch_size=57),
 }
 
 # Names of the input channels, and how many labels besides the background, for each data set.

@@ -1,6 +1,7 @@
 """A run of the benchmark: processes that measure, a progress bar, the files at the end."""
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from nnunetv2_salstm.machine import (
     require_device,
     require_nnunet_with_trainers_by_name,
 )
-from nnunetv2_salstm.trainers import ARMS, NAME_RULE
+from nnunetv2_salstm.trainers import NAME_RULE
 
 WARM_UP_STEPS = 2
 FAILED_LINES = 20
@@ -85,12 +87,10 @@ def _plans(arguments: argparse.Namespace) -> list[BenchPlan]:
 def _require_trainers(names: Sequence[str]) -> None:
     for name in names:
         try:
-            recursive_find_trainer_class_by_name(name)
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # nnU-Net tells where it looks
+                recursive_find_trainer_class_by_name(name)
         except RuntimeError:
-            raise SalstmError(
-                f"nnU-Net finds no trainer {name}; this package has {', '.join(sorted(ARMS))}, with suffixes: "
-                f"{NAME_RULE}"
-            ) from None
+            raise SalstmError(f"nnU-Net finds no trainer {name}; one of this package is {NAME_RULE}") from None
 
 
 def _require_writable(files: Sequence[Path]) -> None:
@@ -136,6 +136,10 @@ def _run_worker(job: Job, folder: Path, bar: tqdm) -> Iterator[dict[str, Any]]:
     job.write(job_file)
     places = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
     environment = {**os.environ, **places, "nnUNet_wandb_enabled": "0"}
+    if not job.repeats:
+        # glibc then returns each large tensor to the system when it is freed, so that resident memory is what is in use
+        # (without: 5 % from run to run). It costs time, hence not where time is measured.
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(256 * 1024)
     command = [sys.executable, "-m", "nnunetv2_salstm.bench.worker", str(job_file)]
     with (
         log_file.open("w") as log,
