@@ -10,12 +10,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from step_time import ARMS, build
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from nnunetv2_salstm.plans import add_to_plans
+
+ARMS = {"stock": None, "A": {"module": "A"}, "B": {"module": "B"}, "conv": {"module": "conv"}}
 
 
 def count(plans, configuration, salstm):
+    if salstm is not None:
+        plans = add_to_plans(plans, configuration, salstm)
+    architecture = plans["configurations"][configuration]["architecture"]
     with torch.device("meta"):
-        network = build(plans, configuration, salstm)
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            input_channels=1,
+            output_channels=3,
+        )
     return sum(parameter.numel() for parameter in network.parameters())
 
 

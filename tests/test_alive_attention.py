@@ -124,7 +124,7 @@ def test_the_output_depends_on_the_attention(replacement):
 
 
 def test_networks_use_the_scale_of_the_configuration():
-    plan = PRESETS["hippocampus_3d"]
+    plan = PRESETS["hippocampus3d"]
     arguments = {**plan["architecture"]["arch_kwargs"], "salstm": {"attention_scale": 33}}
     network = get_network_from_plans(
         f"{SALSTMPlainConvUNet.__module__}.{SALSTMPlainConvUNet.__name__}",

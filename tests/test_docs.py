@@ -14,7 +14,9 @@ from presets import plans_of, tiny
 
 import nnunetv2_salstm.nn
 from nnunetv2_salstm import SALSTMConfig
+from nnunetv2_salstm.bench.report import Report
 from nnunetv2_salstm.plans import salstm_of
+from nnunetv2_salstm.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,3 +80,8 @@ def test_examples_in_docstrings(module):
     public = [name for name in nnunetv2_salstm.nn.__all__ if getattr(nnunetv2_salstm.nn, name).__module__ == module]
     with_example = [name for name in public if ">>>" in (getattr(nnunetv2_salstm.nn, name).__doc__ or "")]
     assert result.attempted > 0 or not with_example
+
+
+def test_the_performance_table_is_the_measured_one():
+    report = Report.from_json((ROOT / "docs" / "results" / "bench_cpu.json").read_text())
+    assert markdown_table(report.rows(), text_columns=3) in (ROOT / "docs" / "performance.md").read_text()

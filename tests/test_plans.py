@@ -19,9 +19,9 @@ def plans_with(salstm, plan=None):
 @pytest.mark.parametrize(
     ("plan", "network"),
     [
-        (PRESETS["acdc_3d"], "SALSTMPlainConvUNet"),
-        (PRESETS["isic_2d"], "SALSTMPlainConvUNet"),
-        (as_residual_encoder(PRESETS["acdc_3d"]), "SALSTMResidualEncoderUNet"),
+        (PRESETS["acdc3d"], "SALSTMPlainConvUNet"),
+        (PRESETS["isic2d"], "SALSTMPlainConvUNet"),
+        (as_residual_encoder(PRESETS["acdc3d"]), "SALSTMResidualEncoderUNet"),
     ],
 )
 def test_names_our_network_and_changes_nothing_else(plan, network):

@@ -79,9 +79,13 @@ PRESETS = {
     "acdc3d": plan_configuration(
         [20, 256, 224], [[1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2], [1, 2, 2]], 4, [5.0, 1.5625, 1.5625], thin_stages=1
     ),
-    "btcv3d": plan_configuration(
-        [48, 192, 192], [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]], 2, [3.0, 0.76, 0.76], thin_stages=1
-    ),
+    # The planner chooses batch Dice where it also plans a lower resolution.
+    "btcv3d": {
+        **plan_configuration(
+            [48, 192, 192], [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]], 2, [3.0, 0.76, 0.76], thin_stages=1
+        ),
+        "batch_dice": True,
+    },
     "brats3d": plan_configuration([128, 128, 128], [[2, 2, 2]] * 5, 2, [1.0, 1.0, 1.0]),
 }
 

@@ -1,0 +1,117 @@
+"""torch.compile: one graph where the stock network is one, forward and backward."""
+
+import shutil
+
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from presets import as_residual_encoder, name_of, plans_of, tiny
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from nnunetv2_salstm.plans import add_to_plans
+
+# torch's own, while it compiles.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def build(plan, module=None):
+    torch.manual_seed(0)
+    plans = plans_of(plan)
+    if module is not None:
+        plans = add_to_plans(plans, name_of(plan), {"module": module})
+    architecture = plans["configurations"][name_of(plan)]["architecture"]
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        input_channels=1,
+        output_channels=3,
+        deep_supervision=True,
+    )
+    for block in getattr(network, "salstm", {}).values():
+        torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.1)
+    return network
+
+
+def step(network, compiled, x):
+    """Returns the outputs and gradients of a training step."""
+    network.zero_grad(set_to_none=True)
+    outputs = compiled(x)
+    sum(output.square().mean() for output in outputs).backward()
+    return [*outputs, *(parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None)]
+
+
+def close(compiled, eager):
+    assert len(compiled) == len(eager)
+    for ours, theirs in zip(compiled, eager, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("plan", "module"),
+    [
+        pytest.param(tiny(3), "A", id="3d-A"),
+        pytest.param(tiny(2), "B", id="2d-B"),
+        pytest.param(tiny(2), "A", id="2d-A", marks=pytest.mark.slow),
+        pytest.param(tiny(3), "B", id="3d-B", marks=pytest.mark.slow),
+        pytest.param(as_residual_encoder(tiny(3)), "A", id="residual encoder-A", marks=pytest.mark.slow),
+    ],
+)
+def test_no_graph_break_forward_and_backward(plan, module):
+    network = build(plan, module)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 1, *plan["patch_size"])
+    close(step(network, compiled, x), step(network, network, x))
+    network.eval()
+    with torch.inference_mode():
+        close(compiled(x), network(x))
+
+
+def graphs(network, x):
+    """Returns how many graphs are compiled until after training, until after validation, and after prediction."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, backend=counter)
+    counts = []
+    for _ in range(2):
+        step(network, compiled, x)
+    counts.append(counter.frame_count)
+    network.eval()
+    with torch.no_grad():
+        for _ in range(2):
+            compiled(x)
+        counts.append(counter.frame_count)
+        network.decoder.deep_supervision = False
+        for _ in range(2):
+            compiled(x)
+        counts.append(counter.frame_count)
+    return counts
+
+
+@pytest.mark.parametrize("module", ["A", pytest.param("B", marks=pytest.mark.slow)])
+def test_no_more_recompilations_than_the_stock_network(module):
+    plan = tiny(3)
+    x = torch.randn(2, 1, *plan["patch_size"])
+    stock = graphs(build(plan), x)
+    torch._dynamo.reset()
+    assert graphs(build(plan, module), x) == stock == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_the_default_backend_computes_the_same():
+    plan = tiny(3)
+    network = build(plan, "A")
+    x = torch.randn(2, 1, *plan["patch_size"])
+    compiled = torch.compile(network, fullgraph=True)
+    close(step(network, compiled, x), step(network, network, x))
