@@ -17,7 +17,9 @@ def test_every_command_has_help_and_both_functions():
         assert callable(command.run), name
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["trainers-path", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["bench", "--help"], ["demo", "--help"], ["trainers-path", "--help"]], ids=" ".join
+)
 def test_help_imports_neither_torch_nor_nnunet(argv):
     heavy = "torch", "nnunetv2", "numpy", "matplotlib", "SimpleITK"
     code = (

@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_salstm import cli
+from nnunetv2_salstm import cli, machine
 from nnunetv2_salstm.demo import folder as folder_module
 from nnunetv2_salstm.demo import pipeline
 from nnunetv2_salstm.demo.folder import claim_folder, explained
@@ -206,7 +206,7 @@ def test_cuda_without_a_gpu_is_one_line_before_anything_starts(tmp_path, monkeyp
 
 
 def test_an_nnunet_without_trainers_by_name_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "version", lambda package: "2.7.1")
+    monkeypatch.setattr(machine, "version", lambda package: "2.7.1")
     assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 1
     assert "needs nnU-Net 2.8 or newer, which finds trainers by name, got 2.7.1" in capsys.readouterr().err
 

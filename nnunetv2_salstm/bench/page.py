@@ -13,10 +13,10 @@ from nnunetv2_salstm.bench.report import BASELINE, QUANTITIES, TIMED, Report, sh
 CHARTED = (*TIMED, "peak_memory")
 COLOURS = ("#3b6fb6", "#d98032", "#5d9e5a", "#a0569a", "#8a8a8a")
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; white-space: nowrap; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+.table { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
 th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; } tr.first td { border-top: 2px solid #999; }
 code { background: #f3f3f3; padding: .1rem .3rem; overflow-wrap: anywhere; } footer, .notes { font-size: 14px; }
 """
