@@ -2,7 +2,7 @@
 # The whole benchmark on a GPU, with torch.compile and without, into docs/results/; one JSON a machine and setting.
 #     benchmarks/gpu.sh [arguments of nnUNetv2_salstm bench, e.g. --preset hippocampus3d acdc3d]
 # Without a GPU it runs on the CPU, where nnU-Net does not compile, and says so: with --preset hippocampus3d --repeats 1
-# that takes two minutes and shows that the script works. OUT=FOLDER writes elsewhere.
+# that takes a few minutes and shows that the script works. OUT=FOLDER writes elsewhere.
 set -euo pipefail
 out=${OUT:-"$(dirname "${BASH_SOURCE[0]}")/../docs/results"}
 mkdir -p "$out"
