@@ -4,11 +4,8 @@ import shutil
 
 import pytest
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from presets import as_residual_encoder, name_of, plans_of, tiny
+from presets import as_residual_encoder, build, tiny
 from torch._dynamo.testing import CompileCounterWithBackend
-
-from nnunetv2_salstm.plans import add_to_plans
 
 # torch's own, while it compiles.
 pytestmark = [
@@ -18,20 +15,8 @@ pytestmark = [
 ]
 
 
-def build(plan, module=None):
-    torch.manual_seed(0)
-    plans = plans_of(plan)
-    if module is not None:
-        plans = add_to_plans(plans, name_of(plan), {"module": module})
-    architecture = plans["configurations"][name_of(plan)]["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        input_channels=1,
-        output_channels=3,
-        deep_supervision=True,
-    )
+def network_of(plan, module=None):
+    network = build(plan, module and {"module": module})
     for block in getattr(network, "salstm", {}).values():
         torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.1)
     return network
@@ -69,9 +54,9 @@ def fresh_dynamo():
     ],
 )
 def test_no_graph_break_forward_and_backward(plan, module):
-    network = build(plan, module)
+    network = network_of(plan, module)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    x = torch.randn(2, 1, *plan["patch_size"])
+    x = torch.randn(2, 2, *plan["patch_size"])
     close(step(network, compiled, x), step(network, network, x))
     network.eval()
     with torch.inference_mode():
@@ -101,17 +86,17 @@ def graphs(network, x):
 @pytest.mark.parametrize("module", ["A", pytest.param("B", marks=pytest.mark.slow)])
 def test_no_more_recompilations_than_the_stock_network(module):
     plan = tiny(3)
-    x = torch.randn(2, 1, *plan["patch_size"])
-    stock = graphs(build(plan), x)
+    x = torch.randn(2, 2, *plan["patch_size"])
+    stock = graphs(network_of(plan), x)
     torch._dynamo.reset()
-    assert graphs(build(plan, module), x) == stock == [1, 2, 3]
+    assert graphs(network_of(plan, module), x) == stock == [1, 2, 3]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_the_default_backend_computes_the_same():
     plan = tiny(3)
-    network = build(plan, "A")
-    x = torch.randn(2, 1, *plan["patch_size"])
+    network = network_of(plan, "A")
+    x = torch.randn(2, 2, *plan["patch_size"])
     compiled = torch.compile(network, fullgraph=True)
     close(step(network, compiled, x), step(network, network, x))

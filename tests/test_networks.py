@@ -7,13 +7,11 @@ import pickle
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualUNet
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from presets import PRESETS, as_residual_encoder, name_of, plans_of, tiny
+from presets import PRESETS, as_residual_encoder, build, tiny
 from torch import nn
 
 from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.networks import SALSTMPlainConvUNet, SALSTMResidualEncoderUNet, add_salstm, cell_size
-from nnunetv2_salstm.plans import add_to_plans
 
 PLANS = {
     "anisotropic": tiny(),
@@ -22,22 +20,6 @@ PLANS = {
     "odd features": tiny(patch=[5, 24, 40], strides=[[1, 2, 2], [1, 2, 2], [1, 2, 2]]),
 }
 NETWORKS = [(name, kind) for name in PLANS for kind in ("plain", "residual")]
-
-
-def build(plan, salstm=None, seed=0, deep_supervision=True):
-    """Returns the network as nnU-Net builds it from plans; with `salstm` values, ours."""
-    if salstm is not None:
-        plan = add_to_plans(plans_of(plan), name_of(plan), salstm)["configurations"][name_of(plan)]
-    architecture = plan["architecture"]
-    torch.manual_seed(seed)
-    return get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        input_channels=2,
-        output_channels=3,
-        deep_supervision=deep_supervision,
-    )
 
 
 def plan_of(name, kind):

@@ -22,6 +22,8 @@ from nnunetv2_salstm.bench.plan import BenchPlan
 # So long an inference measurement takes at least, in seconds: the clock and the scheduler blur shorter ones.
 SHORTEST_MEASUREMENT = 0.2
 MOST_TILES = 50
+# The second training step is the first with the optimiser's momentum.
+WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,14 @@ class Subject:
 def measure_size(
     trainer: str, plan: BenchPlan, device: str, batch_size: int | None, on_step: Callable[[], None]
 ) -> tuple[Subject, Size]:
-    """Builds a trainer, trains it for two steps and returns it with what it needs.
+    """Builds a trainer, warms it up and returns it with what it needs.
 
     The memory is this process's own growth: on the CPU it is only right in a fresh process.
     """
     seconds = []
     with measured_growth(device) as growth:
         subject = Subject(trainer, plan, device, batch_size)
-        # The second step is the first with the optimiser's momentum.
-        for _ in range(2):
+        for _ in range(WARM_UP_STEPS):
             start = time.perf_counter()
             subject.train_step()
             seconds.append(time.perf_counter() - start)

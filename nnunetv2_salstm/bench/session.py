@@ -17,6 +17,7 @@ from typing import Any
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from tqdm import tqdm
 
+from nnunetv2_salstm.bench.measure import WARM_UP_STEPS
 from nnunetv2_salstm.bench.page import to_html
 from nnunetv2_salstm.bench.plan import BenchPlan, plans_in_file, plans_of_dataset, presets
 from nnunetv2_salstm.bench.report import BASELINE, Measurement, Report
@@ -31,7 +32,6 @@ from nnunetv2_salstm.machine import (
 )
 from nnunetv2_salstm.trainers import NAME_RULE
 
-WARM_UP_STEPS = 2
 FAILED_LINES = 20
 
 
