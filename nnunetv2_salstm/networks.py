@@ -23,6 +23,7 @@ from nnunetv2_salstm.nn import (
     StateAttention,
     StateValue,
 )
+from nnunetv2_salstm.nn.attention import Attention
 
 _ENCODER_ATTRIBUTES = ("conv_op", "output_channels", "strides", "norm_op", "norm_op_kwargs")
 
@@ -96,7 +97,7 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
         reach = config.steps - 1 if config.sequence == "slices" else 0
         layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=len(cell))
     else:
-        attentions: dict[str, Callable[[int], nn.Module]] = {
+        attentions: dict[str, Callable[[int], Attention]] = {
             "A": partial(StateAttention, tau=config.attention_scale),
             "B": partial(GatedStateAttention, tau=config.attention_scale),
             "bdclstm": StateValue,

@@ -8,8 +8,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from presets import PRESETS, name_of, plans_of
 
 from nnunetv2_salstm.networks import SALSTMPlainConvUNet
-from nnunetv2_salstm.nn import SALSTM, SALSTMBlock, SliceSALSTM, StateAttention, slice_salstm
-from nnunetv2_salstm.nn.attention import attend
+from nnunetv2_salstm.nn import SALSTM, SALSTMBlock, SliceSALSTM, StateAttention
 from nnunetv2_salstm.plans import add_to_plans
 
 
@@ -42,13 +41,16 @@ def distinctness(attention, state):
 def attention_inputs(layer, x):
     """Returns both directions' attention with the states it gets for x."""
     seen = []
-
-    def spy(modules, state):
-        seen.extend((module, type(state)(*(x[:, way] for x in state))) for way, module in enumerate(modules))
-        return attend(modules, state)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slice_salstm, "attend", spy)
+        for net in (layer.layer.forward_net, layer.layer.reverse_net):
+            module = net.attention
+            factors = module.factors
+
+            def spy(state, module=module, factors=factors):
+                seen.append((module, state))
+                return factors(state)
+
+            patch.setattr(module, "factors", spy)
         layer(x)
     return seen
 

@@ -1,11 +1,14 @@
 """torch.compile: one graph where the stock network is one, forward and backward."""
 
+import math
 import shutil
 
 import pytest
 import torch
 from presets import as_residual_encoder, build, tiny
 from torch._dynamo.testing import CompileCounterWithBackend
+
+from nnunetv2_salstm.nn import slice_salstm
 
 # torch's own, while it compiles.
 pytestmark = [
@@ -16,7 +19,8 @@ pytestmark = [
 
 
 def network_of(plan, module=None):
-    network = build(plan, module and {"module": module})
+    # In float64: rounding, which norms on small grids enlarge, must not hide a difference.
+    network = build(plan, module and {"module": module}).double()
     for block in getattr(network, "salstm", {}).values():
         torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.1)
     return network
@@ -32,8 +36,9 @@ def step(network, compiled, x):
 
 def close(compiled, eager):
     assert len(compiled) == len(eager)
-    for ours, theirs in zip(compiled, eager, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    # Absolute: the gradient of a bias in front of a norm is zero but for rounding.
+    errors = [(ours - theirs).abs().max().item() for ours, theirs in zip(compiled, eager, strict=True)]
+    assert max(errors) < 1e-10, errors
 
 
 @pytest.fixture(autouse=True)
@@ -44,19 +49,21 @@ def fresh_dynamo():
 
 
 @pytest.mark.parametrize(
-    ("plan", "module"),
+    ("plan", "module", "large_slice"),
     [
-        pytest.param(tiny(3), "A", id="3d-A"),
-        pytest.param(tiny(2), "B", id="2d-B"),
-        pytest.param(tiny(2), "A", id="2d-A", marks=pytest.mark.slow),
-        pytest.param(tiny(3), "B", id="3d-B", marks=pytest.mark.slow),
-        pytest.param(as_residual_encoder(tiny(3)), "A", id="residual encoder-A", marks=pytest.mark.slow),
+        pytest.param(tiny(3), "A", math.inf, id="3d-A"),
+        pytest.param(tiny(2), "B", math.inf, id="2d-B"),
+        pytest.param(tiny(2), "A", math.inf, id="2d-A", marks=pytest.mark.slow),
+        pytest.param(tiny(3), "B", math.inf, id="3d-B", marks=pytest.mark.slow),
+        pytest.param(tiny(3), "B", 0, id="3d-B slices in turn", marks=pytest.mark.slow),
+        pytest.param(as_residual_encoder(tiny(3)), "A", math.inf, id="residual encoder-A", marks=pytest.mark.slow),
     ],
 )
-def test_no_graph_break_forward_and_backward(plan, module):
+def test_no_graph_break_forward_and_backward(plan, module, large_slice, monkeypatch):
+    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", large_slice)
     network = network_of(plan, module)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    x = torch.randn(2, 2, *plan["patch_size"])
+    x = torch.randn(2, 2, *plan["patch_size"], dtype=torch.double)
     close(step(network, compiled, x), step(network, network, x))
     network.eval()
     with torch.inference_mode():
@@ -86,7 +93,7 @@ def graphs(network, x):
 @pytest.mark.parametrize("module", ["A", pytest.param("B", marks=pytest.mark.slow)])
 def test_no_more_recompilations_than_the_stock_network(module):
     plan = tiny(3)
-    x = torch.randn(2, 2, *plan["patch_size"])
+    x = torch.randn(2, 2, *plan["patch_size"], dtype=torch.double)
     stock = graphs(network_of(plan), x)
     torch._dynamo.reset()
     assert graphs(network_of(plan, module), x) == stock == [1, 2, 3]
@@ -97,6 +104,6 @@ def test_no_more_recompilations_than_the_stock_network(module):
 def test_the_default_backend_computes_the_same():
     plan = tiny(3)
     network = network_of(plan, "A")
-    x = torch.randn(2, 2, *plan["patch_size"])
+    x = torch.randn(2, 2, *plan["patch_size"], dtype=torch.double)
     compiled = torch.compile(network, fullgraph=True)
     close(step(network, compiled, x), step(network, network, x))

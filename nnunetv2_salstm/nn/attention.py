@@ -1,8 +1,5 @@
 """Self-attention over the states of a convolutional LSTM: query, key and value are linear in the states."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -48,29 +45,28 @@ class StateAttention(nn.Module):
         return (self.attention_size or pixels) ** -0.5
 
     def matrix(self, query: Tensor, key: Tensor) -> Tensor:
-        """Returns the attention matrix softmax(s Q K^T), (..., C, C), rows summing to one, from 2Q and 2K, (..., C, N).
+        """Returns the attention matrix softmax(s Q K^T), (B, C, C), rows summing to one, from 2Q and 2K, (B, C, N).
 
-        The halves of Q and K are part of the scale, which is exact and saves two sweeps over the states.
+        The scale, with the halves of Q and K, multiplies the small product: that saves sweeps over the states.
         """
-        # Scaled before the product: the sum over pixels is large.
-        return ((query * (self.scale(query.shape[-1]) / 4)) @ key.transpose(-1, -2)).softmax(dim=-1)
+        # Safe in float32 only, and never narrower here: the sum over pixels is large.
+        return (query @ key.transpose(-1, -2) * (self.scale(query.shape[-1]) / 4)).softmax(dim=-1)
 
-    def gate(self, modules: Sequence[Any], query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Returns Q, K and V gated by the modules' own parameters, of which A has none, (B, M, C, N) each."""
-        return [query, key, value]
+    def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns Q, K and V, (B, C, N) each, gated by the module's own parameters, of which A has none."""
+        return query, key, value
+
+    def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
+        """Returns the attention matrix, (B, C, C), and V, (B, C, N), whose product is Y."""
+        c, f, g, h = (widened(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
+        query, key, value = self.gate(c + f, g + h, h)
+        return self.matrix(query, key), value
 
     def forward(self, state: ConvLSTMState) -> Tensor:
         """Returns Y, (B, C, *S), from the states of the last step."""
         with without_autocast(state.h):
-            states = ConvLSTMState(*(widened(x).unsqueeze(1) for x in state))
-            return attend([self], states).squeeze(1)
-
-
-def attend(modules: Sequence[Any], state: ConvLSTMState) -> Tensor:
-    """Returns Y, (B, M, C, *S), of M modules of one kind and scale, each with its own states, (B, M, C, *S)."""
-    c, f, g, h = (x.flatten(3) for x in (state.c, state.f, state.g, state.h))
-    query, key, value = modules[0].gate(modules, c + f, g + h, h)
-    return (modules[0].matrix(query, key) @ value).unflatten(-1, state.h.shape[3:])
+            matrix, value = self.factors(state)
+            return (matrix @ value).unflatten(-1, state.h.shape[2:])
 
 
 class GatedStateAttention(StateAttention):
@@ -96,13 +92,13 @@ class GatedStateAttention(StateAttention):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.ones_(linear.bias)
 
-    def gate(self, modules: Sequence[Any], query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        # One product for the three gates of all modules: (M, 3C, C) times (B, M, C, N).
-        linears = [linear for module in modules for linear in (module.q_matrix, module.k_matrix, module.v_matrix)]
-        weight = widened(torch.cat([linear.weight for linear in linears])).unflatten(0, (len(modules), -1))
-        bias = widened(torch.cat([linear.bias for linear in linears])).view(len(modules), -1, 1)
-        gates = (weight @ value + bias).chunk(3, dim=2)
-        return [x * gate for x, gate in zip((query, key, value), gates, strict=True)]
+    def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # One product for the three gates: (3C, C) times (B, C, N).
+        linears = (self.q_matrix, self.k_matrix, self.v_matrix)
+        weight = widened(torch.cat([linear.weight for linear in linears]))
+        bias = widened(torch.cat([linear.bias for linear in linears]))
+        lq, lk, lv = (weight @ value + bias.unsqueeze(-1)).chunk(3, dim=1)
+        return query * lq, key * lk, value * lv
 
 
 class StateValue(nn.Module):
@@ -111,6 +107,14 @@ class StateValue(nn.Module):
     def __init__(self, hidden_channels: int):
         super().__init__()
 
+    def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
+        """Returns the identity, (C, C), and h, (B, C, N)."""
+        value = widened(state.h).flatten(2)
+        return torch.eye(value.shape[1], dtype=value.dtype, device=value.device), value
+
     def forward(self, state: ConvLSTMState) -> Tensor:
         """Returns h, (B, C, *S), unchanged."""
         return state.h
+
+
+Attention = StateAttention | StateValue

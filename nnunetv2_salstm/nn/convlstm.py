@@ -96,11 +96,16 @@ class ConvLSTMCell(nn.Module):
                 f"x must be (B, {self.in_channels}, *S) with {self.spatial_dims} spatial axes, got {tuple(x.shape)}"
             )
         with without_autocast(x):
-            x = widened(x)
-            if state is None:
-                # h = 0 makes the hidden half of the convolution vanish; a slice of the weight, not a second
-                # parameter, so that the whole weight still receives a gradient (DDP demands one).
-                gates = convolve(x, self.conv.weight[:, : self.in_channels], self.conv.bias)
-                return next_state(gates, None)
-            gates = convolve(torch.cat([x, state.h], dim=1), self.conv.weight, self.conv.bias)
-            return next_state(gates, state.c)
+            return self.step(self.input_half(widened(x)), state)
+
+    def input_half(self, x: Tensor) -> Tensor:
+        """Returns what x, (B, in_channels, *S), contributes to the gates, (B, 4 hidden, *S), bias included."""
+        # Slices of the weight, not parameters of their own: the whole weight receives a gradient also where the hidden
+        # half is left out (DDP demands one).
+        return convolve(x, self.conv.weight[:, : self.in_channels], self.conv.bias)
+
+    def step(self, gates: Tensor, state: ConvLSTMState | None) -> ConvLSTMState:
+        """Returns the next state from the input half of the gates and the state before, or None at the start."""
+        if state is None:
+            return next_state(gates, None)  # h = 0 makes the hidden half vanish
+        return next_state(convolve(state.h, self.conv.weight[:, self.in_channels :]).add_(gates), state.c)

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_salstm.nn.attention import GatedStateAttention, StateAttention
+from nnunetv2_salstm.nn.attention import Attention, GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, ConvLSTMCell, ConvLSTMState, convolve
 from nnunetv2_salstm.nn.precision import widened, without_autocast
 
@@ -26,7 +26,7 @@ class DirectionNet(nn.Module):
         kernel_size: int,
         num_layers: int,
         spatial_dims: int,
-        attention: Callable[[int], nn.Module],
+        attention: Callable[[int], Attention],
     ):
         super().__init__()
         self.num_layers = num_layers
@@ -65,7 +65,7 @@ class SALSTM(nn.Module):
         out_channels: channels of the output (the authors' number of classes).
         kernel_size: odd edge length in pixels.
         num_layers: stacked ConvLSTM cells; the last one's states are attended.
-        module: "A", "B", or a callable that makes an attention over `ConvLSTMState` from hidden_channels.
+        module: "A", "B", or a callable that makes a `StateAttention` (or `StateValue`) from hidden_channels.
         attention_size: a in the scale 1 / sqrt(a) of the logits; None takes the number of pixels. The published
             ACDC training has 88 * 88. It is not stored in a checkpoint. Only for modules given by name.
         spatial_dims: 1, 2 or 3, the axes of one slice.
@@ -88,7 +88,7 @@ class SALSTM(nn.Module):
         out_channels: int,
         kernel_size: int = 5,
         num_layers: int = 1,
-        module: str | Callable[[int], nn.Module] = "A",
+        module: str | Callable[[int], Attention] = "A",
         attention_size: float | None = None,
         spatial_dims: int = 2,
     ):
@@ -96,7 +96,7 @@ class SALSTM(nn.Module):
         if isinstance(module, str):
             if module not in MODULES:
                 raise ValueError(f"module must be one of {', '.join(MODULES)}, got {module!r}")
-            attention: Callable[[int], nn.Module] = partial(MODULES[module], attention_size=attention_size)
+            attention: Callable[[int], Attention] = partial(MODULES[module], attention_size=attention_size)
         elif attention_size is not None:
             raise ValueError(f"attention_size needs a module given by name, got {attention_size} and {module}")
         else:

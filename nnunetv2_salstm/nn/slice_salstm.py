@@ -1,28 +1,39 @@
 """The authors' layer for all slices of a volume at once."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from nnunetv2_salstm.nn.attention import StateAttention, attend
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState, convolve, next_state
 from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.salstm import SALSTM
+from nnunetv2_salstm.nn.salstm import SALSTM, DirectionNet
 
 BOUNDARIES = ("zero", "replicate")
 SEQUENCES = ("slices", "repeat")
 
+# The CPU takes the slices in turn from this many gate values a slice on: what is between them then fits in its cache
+# (docs/results/in_turn.json). Elsewhere, and for smaller slices, many small operations cost more than that saves.
+LARGE_SLICE = 2**19
+
+# An attention matrix, (B, C, C), and V, (B, C, N).
+Factors = tuple[Tensor, Tensor]
+
+# The order in which the CPU convolves fastest.
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 class SliceSALSTM(nn.Module):
-    """A SALSTM layer applied to every slice of a volume, without a loop over slices.
+    """A SALSTM layer applied to every slice of a volume, each computed once for all that need it.
 
     The state of slice z after m steps is  state_m[z] = cell(x[z], state_{m-1}[z - 1])  in the forward direction and
     cell(x[z], state_{m-1}[z + 1]) in the reverse one: slice z has then seen the m - 1 slices on either side. With
     steps = 2 the result equals `layer(x[z - 1], x[z], x[z + 1])` for every z; steps = D is the full scan. What the
-    authors compute slice by slice is shared here: the input half of the gates is one convolution for all slices,
-    steps and both directions, the hidden half one grouped convolution a step, and the first step has no hidden half.
+    authors compute for every triple of slices is shared here: the input half of the gates is convolved once for all
+    steps, the first step has no hidden half, and its states serve the neighbours too. Small slices go at once, large
+    ones in turn on the CPU; the results are the same.
 
     Args:
         layer: the layer; its spatial_dims are the axes of one slice.
@@ -97,17 +108,50 @@ class SliceSALSTM(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         with without_autocast(x):
-            if is_image:
-                return self.slices(widened(x), depth=1).to(x.dtype)
-            depth = x.shape[2]
-            out = self.slices(rearrange(widened(x), "b c d ... -> (b d) c ..."), depth)
-            return rearrange(out, "(b d) c ... -> b c d ...", d=depth).to(x.dtype)
+            volume = widened(x).unsqueeze(2) if is_image else widened(x)
+            gates_of_a_slice = 8 * self.layer.hidden_channels * volume[:, 0, 0].numel()
+            in_turn = x.device.type == "cpu" and gates_of_a_slice >= LARGE_SLICE
+            out = (self.in_turn(volume) if in_turn else self.at_once(volume)).to(x.dtype)
+            return out.squeeze(2) if is_image else out
 
-    def slices(self, x: Tensor, depth: int) -> Tensor:
-        """Returns the output, (B D, out_channels, *S), for slices (B D, in_channels, *S) of volumes D = depth deep.
+    def in_turn(self, x: Tensor) -> Tensor:
+        """Returns the output, (B, out_channels, D, *S), one slice after the other; the same as `at_once`."""
+        slices = [_channels_last(slice_) for slice_ in x.unbind(2)]
+        reverse = [*self.scan(self.layer.reverse_net, reversed(slices))]
+        forward = self.scan(self.layer.forward_net, slices)
+        outputs = [self.join(both) for both in zip(forward, reversed(reverse), strict=True)]
+        return torch.stack(outputs, dim=2).unflatten(-1, x.shape[3:])
+
+    def scan(self, net: DirectionNet, slices: Iterable[Tensor]) -> Iterator[Factors]:
+        """Yields one direction's attention for each of the slices, (B, in_channels, *S), in its order."""
+        cells = net.cells
+        nothing: list[Any] = [None] * len(cells)
+        earlier: list[list[Any]] = []  # the states of the slice before, by step and layer
+        for x in slices:
+            first_gates = cells[0].input_half(x)  # shared by all steps
+            states: list[list[Any]] = []
+            for step in range(self.steps):
+                if step == 0:
+                    before = nothing
+                elif self.sequence == "repeat" or (self.boundary == "replicate" and not earlier):
+                    before = states[-1]
+                else:
+                    before = earlier[step - 1] if earlier else nothing
+                current: list[Any] = []
+                for layer, cell in enumerate(cells):
+                    gates = cell.input_half(current[-1].h) if layer else first_gates
+                    current.append(cell.step(gates, before[layer]))
+                states.append(current)
+            earlier = states
+            yield net.attention.factors(states[-1][-1])
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """Returns the output, (B, out_channels, D, *S), without a loop over slices.
 
         The directions are an axis of their own inside: states are (B D, 2, hidden, *S).
         """
+        depth = x.shape[2]
+        slices = _channels_last(rearrange(x, "b c d ... -> (b d) c ..."))
         weights = []
         for pair in zip(self.layer.forward_net.cells, self.layer.reverse_net.cells, strict=True):
             inputs = pair[0].in_channels
@@ -118,7 +162,7 @@ class SliceSALSTM(nn.Module):
                 torch.cat(biases),
             ))  # fmt: skip
         states: list[ConvLSTMState] = []
-        first_gates = split_directions(convolve(x, weights[0][0], weights[0][2]))  # shared by all steps
+        first_gates = split_directions(convolve(slices, weights[0][0], weights[0][2]))  # shared by all steps
         for step in range(self.steps):
             earlier = [(self.neighbour(s.h, depth), self.neighbour(s.c, depth)) for s in states]
             states = []
@@ -134,16 +178,20 @@ class SliceSALSTM(nn.Module):
                     h, c = earlier[layer]
                     gates = split_directions(convolve(h.flatten(1, 2), hidden_weight, groups=2)).add_(gates)
                     states.append(next_state(gates, c, channel_dim=2))
-        return self.layer.join(self.attend(states[-1]).flatten(1, 2), dtype=x.dtype)
+        nets = self.layer.forward_net, self.layer.reverse_net
+        both = [net.attention.factors(ConvLSTMState(*(x[:, way] for x in states[-1]))) for way, net in enumerate(nets)]
+        return rearrange(self.join(both).unflatten(-1, x.shape[3:]), "(b d) c ... -> b c d ...", d=depth)
 
-    def attend(self, state: ConvLSTMState) -> Tensor:
-        """Returns Y of both directions, (N, 2, hidden, *S), from their last states."""
-        modules = self.layer.forward_net.attention, self.layer.reverse_net.attention
-        if all(type(module).forward is StateAttention.forward for module in modules):
-            return attend(modules, state)
-        return torch.stack(
-            [module(ConvLSTMState(*(x[:, way] for x in state))) for way, module in enumerate(modules)], dim=1
-        )
+    def join(self, factors: Iterable[Factors]) -> Tensor:
+        """Returns Conv1x1([Y_forward ; Y_reverse]), (B, out_channels, N), from the factors of both Y = A V.
+
+        (W A) V in place of W (A V): the product of the two small matrices saves one with all pixels.
+        """
+        out = widened(self.output_convolution.bias).unsqueeze(-1)
+        weights = widened(self.output_convolution.weight).flatten(1).chunk(2, dim=1)
+        for weight, (matrix, value) in zip(weights, factors, strict=True):
+            out = torch.baddbmm(out, (weight @ matrix).expand(len(value), -1, -1), value)
+        return out
 
     def neighbour(self, state: Tensor, depth: int) -> Tensor:
         """Returns each slice's neighbour's state: of the slice before in the forward, after in the reverse direction.
@@ -184,6 +232,10 @@ class _Neighbours(torch.autograd.Function):
             gradient[:, 0, 0] += gradients[0][:, 0, 0]
             gradient[:, -1, 1] += gradients[0][:, -1, 1]
         return gradient, None
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=_CHANNELS_LAST.get(x.dim(), torch.contiguous_format))
 
 
 def split_directions(gates: Tensor) -> Tensor:
