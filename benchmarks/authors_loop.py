@@ -112,7 +112,7 @@ def main():
     parser.add_argument("--slices", type=int, default=10)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--edge", type=int, default=224, help="pixels")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     result = {
