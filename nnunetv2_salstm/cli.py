@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, demo, trainers_path
+from nnunetv2_salstm import bench, compare, demo, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -13,6 +13,7 @@ PROGRAM = "nnUNetv2_salstm"
 # `run(arguments)`. Its own imports must be light, as --help makes them all: torch and nnU-Net belong into `run`.
 COMMANDS = {
     "bench": bench,
+    "compare": compare,
     "demo": demo,
     "trainers-path": trainers_path,
 }

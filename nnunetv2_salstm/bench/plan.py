@@ -1,13 +1,13 @@
 """What is benchmarked: one configuration of nnU-Net plans, wherever it comes from."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.bench.presets import PRESETS, load_preset, name_of
+from nnunetv2_salstm.datasets import find_dataset
 from nnunetv2_salstm.errors import SalstmError
 
 
@@ -65,21 +65,8 @@ def plans_of_dataset(dataset: str, plans_name: str, configurations: Sequence[str
     """
     if not configurations:
         raise SalstmError("-d needs the configurations too; add for example: -c 3d_fullres")
-    preprocessed = os.environ.get("nnUNet_preprocessed")
-    if not preprocessed:
-        raise SalstmError("-d needs nnU-Net's folder of planned data sets; set the variable nnUNet_preprocessed")
-    folders = sorted(folder for folder in Path(preprocessed).glob("Dataset*") if folder.is_dir())
-    if dataset.isdecimal():
-        found = [folder for folder in folders if folder.name.startswith(f"Dataset{int(dataset):03d}_")]
-    else:
-        found = [folder for folder in folders if folder.name == dataset]
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found or folders) or "none"
-        raise SalstmError(
-            f"-d must name one planned data set of {preprocessed}, which has {names}; got {dataset}; "
-            "plan it with: nnUNetv2_plan_and_preprocess"
-        )
-    return plans_in_file(found[0] / f"{plans_name}.json", configurations)
+    folder = find_dataset("nnUNet_preprocessed", dataset)
+    return plans_in_file(folder / f"{plans_name}.json", configurations)
 
 
 def _with_configuration(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:

@@ -1,0 +1,316 @@
+"""Runs a comparison from the command line's arguments: finds the runs, scores them, prints and writes the report."""
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import pickle
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from nnunetv2_salstm.bench.report import BASELINE
+from nnunetv2_salstm.bench.report import Report as BenchReport
+from nnunetv2_salstm.compare.arms import Arm, Run, arms_of, runs_of_folders, runs_of_trainers
+from nnunetv2_salstm.compare.cases import Case, Scoring, default_cache, score_cases
+from nnunetv2_salstm.compare.likeness import differences
+from nnunetv2_salstm.compare.metrics import Labels
+from nnunetv2_salstm.compare.report import Report
+from nnunetv2_salstm.compare.results import Results, ScoredCase
+from nnunetv2_salstm.datasets import find_dataset
+from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm.machine import package_versions
+
+DEFAULT_PROCESSES = 8
+# What our trainers' names may say about a run's length and seed.
+_LENGTH_AND_SEED = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?(_seed\d+)?$")
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Compares, prints the report and writes the files asked for.
+
+    Raises:
+        SalstmError: for results that are missing or do not fit together; at the end also if a file could not be scored.
+    """
+    if importlib.util.find_spec("monai") is None:
+        raise SalstmError('the surface metrics are MONAI\'s; install it with: pip install "nnunetv2-salstm[compare]"')
+    if arguments.dataset is not None:
+        if arguments.reference is not None or arguments.predictions:
+            raise SalstmError("give either a data set with --trainers, or --reference with --predictions, not both")
+        report = _compare_trainers(arguments)
+    else:
+        report = _compare_folders(arguments)
+    print(report.to_markdown())
+    for file, text in ((arguments.json, report.to_json), (arguments.csv, report.to_csv)):
+        if file is not None:
+            try:
+                with written_whole(file) as unfinished:
+                    unfinished.write_text(text())
+            except OSError as error:
+                raise SalstmError(f"{file} cannot be written: {error}") from None
+            print(f"Written: {file}")
+    if report.failures:
+        raise SalstmError(f"{len(report.failures)} predictions could not be scored, the first: {report.failures[0]}")
+
+
+def _compare_trainers(arguments: argparse.Namespace) -> Report:
+    if not arguments.configuration:
+        raise SalstmError("a data set needs the configuration too; add for example: -c 3d_fullres")
+    if not arguments.trainers or len(arguments.trainers) < 2:
+        raise SalstmError("--trainers must name at least two, the first of which the others are compared with")
+    results = find_dataset("nnUNet_results", arguments.dataset)
+    runs = runs_of_trainers(
+        results.parent, results.name, arguments.configuration, arguments.plans_name, arguments.trainers, arguments.folds
+    )
+    references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
+    model = results / f"{runs[0].name}__{arguments.plans_name}__{arguments.configuration}"
+    dataset_json = _read_json(model / "dataset.json")
+    title = f"{results.name}, {arguments.configuration}: {', '.join(arm.name for arm in arms_of(runs))}"
+    return _compare(arguments, title, runs, references, dataset_json, arguments.configuration)
+
+
+def _compare_folders(arguments: argparse.Namespace) -> Report:
+    if arguments.reference is None or not arguments.predictions:
+        raise SalstmError(
+            "give a data set, as in: compare 027 -c 3d_fullres --trainers FIRST SECOND; "
+            "or --reference LABELS with --predictions NAME=DIR NAME=DIR"
+        )
+    named = {}
+    for text in arguments.predictions:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder or name in named:
+            raise SalstmError(f"--predictions must be NAME=DIR, each name once, got {text!r}")
+        named[name] = Path(folder)
+    if len(named) < 2:
+        raise SalstmError(
+            "--predictions must name at least two folders, the first of which the others are compared with"
+        )
+    if not arguments.reference.is_dir():
+        raise SalstmError(f"--reference {arguments.reference}: there is no such folder")
+    runs = runs_of_folders(named)
+    # nnU-Net leaves one with its predictions, and next to the reference in a raw data set.
+    candidates = [*(folder / "dataset.json" for folder in named.values()), arguments.reference.parent / "dataset.json"]
+    if arguments.dataset_json is not None:
+        candidates = [arguments.dataset_json]
+    found = [file for file in candidates if file.is_file()]
+    if not found:
+        raise SalstmError(
+            "which labels there are is not known, as none of the folders has a dataset.json; "
+            "give nnU-Net's with --dataset-json"
+        )
+    title = f"{arguments.reference}: {', '.join(named)}"
+    return _compare(arguments, title, runs, arguments.reference, _read_json(found[0]), None)
+
+
+def _compare(
+    arguments: argparse.Namespace,
+    title: str,
+    runs: Sequence[Run],
+    references: Path,
+    dataset_json: Mapping[str, Any],
+    configuration: str | None,
+) -> Report:
+    ending = dataset_json["file_ending"]
+    labels = Labels.of_dataset(dataset_json)
+    if not labels.values:
+        raise SalstmError("dataset.json has no label but the background; there is nothing to compare")
+    scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), _reader(dataset_json, references, ending))
+    where = _cases_of(runs, references, ending, arguments.common_only)
+    # Before the long work, as a mistake in them should show at once.
+    groups = {} if arguments.groups is None else _groups(arguments.groups, {case.name for *_, case in where})
+    arms = arms_of(runs)
+    unlike = differences(arms, configuration)
+    cost = _cost(arms, arguments.bench)
+    processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
+    scores, failures = score_cases([case for *_, case in where], scoring, processes, arguments.cache or default_cache())
+    failed = {failure.case.name for failure in failures}
+    arm_of = {run.name: arm.name for arm in arms for run in arm.runs}
+    scored = [
+        # A case that one arm lacks would make the comparison unpaired.
+        ScoredCase(arm_of[run.name], run.name, fold, case.name, scores[case])
+        for run, fold, case in where
+        if case.name not in failed
+    ]
+    if not scored:
+        raise SalstmError(f"no case could be scored: {failures[0]}")
+    results = Results(arms, list(labels.values), scored, groups)
+    inputs = {
+        "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
+        "reference": str(references),
+        "runs": {run.name: {str(fold): str(folder) for fold, folder in run.predictions.items()} for run in runs},
+        "labels": {name: list(values) for name, values in labels.values.items()},
+        "ignored_label": labels.ignore,
+        "tolerances": scoring.tolerances,
+        "reader": scoring.reader,
+    }
+    versions = {**package_versions(), **{name: version(name) for name in ("monai", "scipy")}}
+    return Report(title, inputs, results, unlike, cost, [str(failure) for failure in failures], versions)
+
+
+def _cases_of(
+    runs: Sequence[Run], references: Path, ending: str, common_only: bool
+) -> list[tuple[Run, int | str | None, Case]]:
+    """Returns every prediction with its run and fold.
+
+    Raises:
+        SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
+    """
+    found: dict[str, dict[str, tuple[Run, int | str | None, Case]]] = {}
+    for run in runs:
+        found[run.name] = {
+            file.name.removesuffix(ending): (
+                run,
+                fold,
+                Case(file.name.removesuffix(ending), references / file.name, file),
+            )
+            for fold, folder in run.predictions.items()
+            for file in sorted(folder.glob(f"*{ending}"))
+        }
+        if not found[run.name]:
+            raise SalstmError(f"{run.name} has no predictions (*{ending}) in {_text(run.predictions.values())}")
+    names = sorted({name for cases in found.values() for name in cases})
+    missing = {run: [name for name in names if name not in cases] for run, cases in found.items()}
+    common = [name for name in names if all(name in cases for cases in found.values())]
+    if not common:
+        raise SalstmError(
+            "the runs have no case in common: "
+            + "; ".join(f"{run} has for example {next(iter(cases))}" for run, cases in found.items())
+        )
+    if any(missing.values()) and not common_only:
+        lacking = "; ".join(f"{run} lacks {_text(cases)}" for run, cases in missing.items() if cases)
+        raise SalstmError(f"{lacking}. To compare on the {len(common)} common cases, add --common-only")
+    unknown = [name for name in common if not (references / f"{name}{ending}").is_file()]
+    if unknown:
+        raise SalstmError(
+            f"{references} has no reference for {_text(unknown)}; are these the predictions of another data set?"
+        )
+    return [cases[name] for cases in found.values() for name in common]
+
+
+def _tolerances(texts: Iterable[str], labels: Labels) -> dict[str, float]:
+    """Returns the tolerance of each label from MM or LABEL=MM."""
+    default, special = 2.0, {}
+    for text in texts:
+        name, separator, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 < value < float("inf") or (separator and name not in labels.values):
+            raise SalstmError(
+                f"--tolerance must be MM or LABEL=MM, with a positive number and one of {', '.join(labels.values)}, "
+                f"got {text!r}"
+            )
+        if separator:
+            special[name] = value
+        else:
+            default = value
+    return {name: special.get(name, default) for name in labels.values}
+
+
+def _groups(file: Path, cases: set[str]) -> dict[str, str]:
+    """Returns the group of each case from a CSV file with the columns case and group."""
+    try:
+        with file.open(newline="") as text:
+            rows = list(csv.DictReader(text))
+        groups = {row["case"]: row["group"] for row in rows}
+    except OSError as error:
+        raise SalstmError(f"--groups {file} cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise SalstmError(f"--groups {file} must have the columns case and group, it lacks {error}") from None
+    lacking = sorted(cases - groups.keys())
+    if lacking:
+        raise SalstmError(f"--groups {file} must name the group of every case, it lacks {_text(lacking)}")
+    return groups
+
+
+def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> str:
+    """Returns the name of the class that nnU-Net reads this data set with."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = next(iter(sorted(references.glob(f"*{ending}"))), None)
+    if example is None:
+        raise SalstmError(f"{references} has no files *{ending}")
+    return determine_reader_writer_from_dataset_json(dict(dataset_json), str(example), verbose=False).__name__
+
+
+def _cost(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, float]]:
+    """Returns what each arm costs: from its trainings, and from a file of `nnUNetv2_salstm bench` if there is one."""
+    measured = {} if bench is None else _bench(bench)
+    found: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        values = found.setdefault(arm.name, {})
+        trainings = [training for run in arm.runs for training in run.folds.values()]
+        times = [median(training.log.epoch_seconds.values()) for training in trainings if training.log.epoch_seconds]
+        if times:
+            values["epoch_seconds"] = mean(times)
+        if trainings:
+            values["parameters"] = _parameters(trainings[0].folder / "checkpoint_final.pth")
+        values.update(measured.get(_LENGTH_AND_SEED.sub("", arm.name), {}))
+    return found
+
+
+def _bench(file: Path) -> dict[str, dict[str, float]]:
+    """Returns times and memory by trainer; the stock trainer's also by nnU-Net's name for it."""
+    try:
+        report = BenchReport.from_json(file.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SalstmError(f"--bench {file} is no JSON file of nnUNetv2_salstm bench: {error}") from None
+    if len(report.plans) != 1:
+        raise SalstmError(
+            f"--bench {file} must be about one plan, it is about {', '.join(report.plans)}; make it for this data set "
+            "with: nnUNetv2_salstm bench -d DATASET -c CONFIGURATION --json FILE"
+        )
+    found = {}
+    for measurement in report.measurements:
+        values = {name: measurement.value(name) for name in ("training_step", "inference_tile", "peak_memory")}
+        found[measurement.trainer] = {name: value for name, value in values.items() if value is not None}
+    if BASELINE in found:
+        found.setdefault("nnUNetTrainer", found[BASELINE])
+    return found
+
+
+def _parameters(checkpoint: Path) -> int:
+    """Returns the number of the network's parameters in a checkpoint, each once however many names it has."""
+    import numpy as np
+    import torch
+
+    # All that nnU-Net's checkpoints hold besides tensors and plain values; nothing else is unpickled.
+    numbers: list[Any] = [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
+    numbers += [np.dtype, np.float32, np.float64, np.float64(0).__reduce__()[0]]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["network_weights"]
+    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    unique = {
+        tensor.data_ptr(): tensor.numel()
+        for name, tensor in weights.items()
+        if name.rpartition(".")[2] not in statistics
+    }
+    return sum(unique.values())
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SalstmError(f"{file} cannot be read: {error}") from None
+    missing = [key for key in ("labels", "file_ending") if key not in values]
+    if missing:
+        raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
+    return values
+
+
+def _text(items: Iterable[Any], most: int = 5) -> str:
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
