@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import shutil
+from html import escape
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def vanilla_error(case):
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """nnU-Net's folders with a finished vanilla training."""
-    for name in ("preprocessed", "results"):
+    for name in ("raw", "preprocessed", "results"):
         (tmp_path / name / DATASET).mkdir(parents=True)
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -309,6 +311,7 @@ def test_bad_input_is_one_line(folders, capsys):
     tables = [
         (["27", "--trainers", VANILLA, SALSTM], "needs the configuration too"),
         (base, "--trainers must name at least two"),
+        ([*base, VANILLA], "name another trainer to compare with"),
         ([*base, "nnUNetTrainerX"], f"make them with: nnUNetv2_train {DATASET} 3d_fullres FOLD -tr nnUNetTrainerX"),
         ([*base, SALSTM, "-f", "4"], "has no fold 4 (it has 0, 1)"),
         (["28", *base[1:], SALSTM], "the data set must be one of nnUNet_results"),
@@ -362,6 +365,66 @@ def test_the_log_of_a_continued_training(tmp_path):
     assert log.train_loss == {0: 0.5, 1: -0.5}
     assert log.val_loss == {0: 0.4, 1: -0.4}
     assert log.pseudo_dice == pytest.approx({0: 0.5, 1: 0.6})
+
+
+class Elements(HTMLParser):
+    """Collects the elements of a page and checks that they are closed in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.found = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+def test_the_page_needs_nothing_else_and_shows_the_cases(folders):
+    other = "nnUNetTrainerSALSTM_B"
+    train(folders / "results", SALSTM, lambda case: 2 if case == "p4_a" else 0)
+    train(folders / "results", other, vanilla_error)
+    generator = np.random.default_rng(0)
+    for case in CASES[0] + CASES[1]:
+        image = generator.normal(size=(8, 20, 20)).astype(np.float32)
+        write(image, folders / "raw" / DATASET / "imagesTr" / f"{case}_0000.nii.gz")
+    page = folders / "page.html"
+    pages = []
+    for _ in range(2):
+        status, report = trainers(folders, VANILLA, SALSTM, other, options=["--html", page])
+        assert status == 0
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
+    elements = Elements(pages[0])
+    assert not elements.open
+    addresses = [attributes[name] for _, attributes in elements.found for name in ("src", "href") if name in attributes]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    pictures = [attributes["alt"] for tag, attributes in elements.found if tag == "img"]
+    # The three most improved cases, then the worsened one; the arm that equals vanilla has none.
+    assert pictures == ["p1_a", "p2_a", "p3_a", "p4_a"]
+    assert sum(tag == "svg" for tag, _ in elements.found) == 3
+    for sentence in report["verdicts"]:
+        assert escape(sentence) in pages[0]
+
+
+def test_the_page_without_images_and_logs(folders, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_raw")
+    train(folders / "results", SALSTM, lambda case: 0)
+    for log in folders.rglob("training_log_*.txt"):
+        log.unlink()
+    page = folders / "page.html"
+    assert trainers(folders, VANILLA, SALSTM, options=["--html", page])[0] == 0
+    assert "The page will show no images" in capsys.readouterr().out
+    elements = Elements(page.read_text())
+    assert sum(tag == "svg" for tag, _ in elements.found) == 2
+    assert sum(tag == "img" for tag, _ in elements.found) == 3
 
 
 def test_arms_keep_the_order_of_their_runs(tmp_path):

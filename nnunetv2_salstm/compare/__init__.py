@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset-json", type=Path, metavar="FILE", help="nnU-Net's, for --reference (default: found in the folders)"
     )
     parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="of the cases, for --html with --reference (default: none are shown)"
+    )
+    parser.add_argument(
         "--tolerance",
         nargs="+",
         default=[],
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bench", type=Path, metavar="FILE", help="JSON of nnUNetv2_salstm bench, for times and memory"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything for programs")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures and a gallery of cases")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row for each run, case and label")
     parser.add_argument("--processes", type=_positive, metavar="N", help="that score cases (default: at most 8)")
     parser.add_argument(

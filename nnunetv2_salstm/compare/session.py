@@ -5,22 +5,21 @@ import csv
 import importlib.util
 import json
 import os
-import pickle
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
-from nnunetv2_salstm.bench.report import BASELINE
-from nnunetv2_salstm.bench.report import Report as BenchReport
-from nnunetv2_salstm.compare.arms import Arm, Run, arms_of, runs_of_folders, runs_of_trainers
+from nnunetv2_salstm.compare.arms import Run, arms_of, runs_of_folders, runs_of_trainers
 from nnunetv2_salstm.compare.cases import Case, Scoring, default_cache, score_cases
+from nnunetv2_salstm.compare.cost import cost_of
+from nnunetv2_salstm.compare.gallery import Example, draw_gallery
 from nnunetv2_salstm.compare.likeness import differences
 from nnunetv2_salstm.compare.metrics import Labels
+from nnunetv2_salstm.compare.page import to_html
 from nnunetv2_salstm.compare.report import Report
 from nnunetv2_salstm.compare.results import Results, ScoredCase
 from nnunetv2_salstm.datasets import find_dataset
@@ -29,8 +28,6 @@ from nnunetv2_salstm.files import written_whole
 from nnunetv2_salstm.machine import package_versions
 
 DEFAULT_PROCESSES = 8
-# What our trainers' names may say about a run's length and seed.
-_LENGTH_AND_SEED = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?(_seed\d+)?$")
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
@@ -44,11 +41,17 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if arguments.dataset is not None:
         if arguments.reference is not None or arguments.predictions:
             raise SalstmError("give either a data set with --trainers, or --reference with --predictions, not both")
-        report = _compare_trainers(arguments)
+        task = _task_of_trainers(arguments)
     else:
-        report = _compare_folders(arguments)
+        task = _task_of_folders(arguments)
+    report, gallery = _compare(arguments, task)
     print(report.to_markdown())
-    for file, text in ((arguments.json, report.to_json), (arguments.csv, report.to_csv)):
+    writers = (
+        (arguments.json, report.to_json),
+        (arguments.csv, report.to_csv),
+        (arguments.html, lambda: to_html(report, gallery)),
+    )
+    for file, text in writers:
         if file is not None:
             try:
                 with written_whole(file) as unfinished:
@@ -60,7 +63,19 @@ def run_compare(arguments: argparse.Namespace) -> None:
         raise SalstmError(f"{len(report.failures)} predictions could not be scored, the first: {report.failures[0]}")
 
 
-def _compare_trainers(arguments: argparse.Namespace) -> Report:
+@dataclass(frozen=True)
+class _Task:
+    """What is compared: runs, the folder of references, nnU-Net's dataset.json, and where images are, by case."""
+
+    title: str
+    runs: list[Run]
+    references: Path
+    dataset_json: dict[str, Any]
+    configuration: str | None
+    images: dict[str, Path]
+
+
+def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     if not arguments.configuration:
         raise SalstmError("a data set needs the configuration too; add for example: -c 3d_fullres")
     if not arguments.trainers or len(arguments.trainers) < 2:
@@ -73,10 +88,11 @@ def _compare_trainers(arguments: argparse.Namespace) -> Report:
     model = results / f"{runs[0].name}__{arguments.plans_name}__{arguments.configuration}"
     dataset_json = _read_json(model / "dataset.json")
     title = f"{results.name}, {arguments.configuration}: {', '.join(arm.name for arm in arms_of(runs))}"
-    return _compare(arguments, title, runs, references, dataset_json, arguments.configuration)
+    images = _raw_images(results.name, dataset_json) if arguments.html else {}
+    return _Task(title, runs, references, dataset_json, arguments.configuration, images)
 
 
-def _compare_folders(arguments: argparse.Namespace) -> Report:
+def _task_of_folders(arguments: argparse.Namespace) -> _Task:
     if arguments.reference is None or not arguments.predictions:
         raise SalstmError(
             "give a data set, as in: compare 027 -c 3d_fullres --trainers FIRST SECOND; "
@@ -106,17 +122,13 @@ def _compare_folders(arguments: argparse.Namespace) -> Report:
             "give nnU-Net's with --dataset-json"
         )
     title = f"{arguments.reference}: {', '.join(named)}"
-    return _compare(arguments, title, runs, arguments.reference, _read_json(found[0]), None)
+    dataset_json = _read_json(found[0])
+    images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
+    return _Task(title, runs, arguments.reference, dataset_json, None, images)
 
 
-def _compare(
-    arguments: argparse.Namespace,
-    title: str,
-    runs: Sequence[Run],
-    references: Path,
-    dataset_json: Mapping[str, Any],
-    configuration: str | None,
-) -> Report:
+def _compare(arguments: argparse.Namespace, task: _Task) -> tuple[Report, list[Example]]:
+    runs, references, dataset_json = task.runs, task.references, task.dataset_json
     ending = dataset_json["file_ending"]
     labels = Labels.of_dataset(dataset_json)
     if not labels.values:
@@ -126,8 +138,12 @@ def _compare(
     # Before the long work, as a mistake in them should show at once.
     groups = {} if arguments.groups is None else _groups(arguments.groups, {case.name for *_, case in where})
     arms = arms_of(runs)
-    unlike = differences(arms, configuration)
-    cost = _cost(arms, arguments.bench)
+    if len(arms) < 2:
+        raise SalstmError(
+            f"only the seeds differ: all runs are of {arms[0].name}; name another trainer to compare with"
+        )
+    unlike = differences(arms, task.configuration)
+    cost = cost_of(arms, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
     scores, failures = score_cases([case for *_, case in where], scoring, processes, arguments.cache or default_cache())
     failed = {failure.case.name for failure in failures}
@@ -151,7 +167,11 @@ def _compare(
         "reader": scoring.reader,
     }
     versions = {**package_versions(), **{name: version(name) for name in ("monai", "scipy")}}
-    return Report(title, inputs, results, unlike, cost, [str(failure) for failure in failures], versions)
+    gallery: list[Example] = []
+    if arguments.html is not None:
+        files = {(run.name, case.name): case for run, _, case in where}
+        gallery = draw_gallery(results, files, task.images, scoring)
+    return Report(task.title, inputs, results, unlike, cost, [str(failure) for failure in failures], versions), gallery
 
 
 def _cases_of(
@@ -241,62 +261,30 @@ def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> s
     return determine_reader_writer_from_dataset_json(dict(dataset_json), str(example), verbose=False).__name__
 
 
-def _cost(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, float]]:
-    """Returns what each arm costs: from its trainings, and from a file of `nnUNetv2_salstm bench` if there is one."""
-    measured = {} if bench is None else _bench(bench)
-    found: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        values = found.setdefault(arm.name, {})
-        trainings = [training for run in arm.runs for training in run.folds.values()]
-        times = [median(training.log.epoch_seconds.values()) for training in trainings if training.log.epoch_seconds]
-        if times:
-            values["epoch_seconds"] = mean(times)
-        if trainings:
-            values["parameters"] = _parameters(trainings[0].folder / "checkpoint_final.pth")
-        values.update(measured.get(_LENGTH_AND_SEED.sub("", arm.name), {}))
-    return found
+def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns the first channel's image of each raw training case, {} where the raw data are not there any more."""
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-
-def _bench(file: Path) -> dict[str, dict[str, float]]:
-    """Returns times and memory by trainer; the stock trainer's also by nnU-Net's name for it."""
     try:
-        report = BenchReport.from_json(file.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SalstmError(f"--bench {file} is no JSON file of nnUNetv2_salstm bench: {error}") from None
-    if len(report.plans) != 1:
-        raise SalstmError(
-            f"--bench {file} must be about one plan, it is about {', '.join(report.plans)}; make it for this data set "
-            "with: nnUNetv2_salstm bench -d DATASET -c CONFIGURATION --json FILE"
-        )
-    found = {}
-    for measurement in report.measurements:
-        values = {name: measurement.value(name) for name in ("training_step", "inference_tile", "peak_memory")}
-        found[measurement.trainer] = {name: value for name, value in values.items() if value is not None}
-    if BASELINE in found:
-        found.setdefault("nnUNetTrainer", found[BASELINE])
-    return found
+        folder = find_dataset("nnUNet_raw", dataset)
+    except SalstmError as error:
+        print(f"The page will show no images: {error}")
+        return {}
+    found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
+    return {case: Path(files["images"][0]) for case, files in found.items()}
 
 
-def _parameters(checkpoint: Path) -> int:
-    """Returns the number of the network's parameters in a checkpoint, each once however many names it has."""
-    import numpy as np
-    import torch
+def _images_in(folder: Path, ending: str) -> dict[str, Path]:
+    """Returns the images in a folder, named as nnU-Net names its inputs (CASE_0000) or as the case.
 
-    # All that nnU-Net's checkpoints hold besides tensors and plain values; nothing else is unpickled.
-    numbers: list[Any] = [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
-    numbers += [np.dtype, np.float32, np.float64, np.float64(0).__reduce__()[0]]
-    try:
-        with torch.serialization.safe_globals(numbers):
-            weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["network_weights"]
-    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    unique = {
-        tensor.data_ptr(): tensor.numel()
-        for name, tensor in weights.items()
-        if name.rpartition(".")[2] not in statistics
-    }
-    return sum(unique.values())
+    Raises:
+        SalstmError: if there are none.
+    """
+    files = sorted(folder.glob(f"*{ending}"))
+    if not files:
+        raise SalstmError(f"--images {folder} has no files *{ending}")
+    named = {file.name.removesuffix(ending): file for file in files}
+    return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
 
 
 def _read_json(file: Path) -> dict[str, Any]:
