@@ -130,6 +130,8 @@ def test_a_better_arm_is_called_better(folders, capsys):
     assert len(report["comparisons"]) == 3 * 5
     assert report["cost"][SALSTM] == {"epoch_seconds": 12.5, "parameters": 100}
     assert not report["not_like_for_like"]
+    assert report["inputs"]["reference"] == f"nnUNet_preprocessed/{DATASET}/gt_segmentations"
+    assert report["inputs"]["runs"][VANILLA]["1"].startswith(f"nnUNet_results/{DATASET}/{VANILLA}__")
     output = capsys.readouterr().out
     assert f"{SALSTM}: " in output
     assert f"{VANILLA} in Dice (mean over labels)" in output

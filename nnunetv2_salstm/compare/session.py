@@ -159,8 +159,8 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> tuple[Report, list[E
     results = Results(arms, list(labels.values), scored, groups)
     inputs = {
         "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
-        "reference": str(references),
-        "runs": {run.name: {str(fold): str(folder) for fold, folder in run.predictions.items()} for run in runs},
+        "reference": _shown(references),
+        "runs": {run.name: {str(fold): _shown(folder) for fold, folder in run.predictions.items()} for run in runs},
         "labels": {name: list(values) for name, values in labels.values.items()},
         "ignored_label": labels.ignore,
         "tolerances": scoring.tolerances,
@@ -296,6 +296,15 @@ def _read_json(file: Path) -> dict[str, Any]:
     if missing:
         raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
     return values
+
+
+def _shown(path: Path) -> str:
+    """Returns the path with nnU-Net's variable in place of its value, so that a report tells nothing of the machine."""
+    for variable in ("nnUNet_results", "nnUNet_preprocessed"):
+        value = os.environ.get(variable)
+        if value and path.is_relative_to(value):
+            return str(variable / path.relative_to(value))
+    return str(path)
 
 
 def _text(items: Iterable[Any], most: int = 5) -> str:
