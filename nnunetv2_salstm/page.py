@@ -18,6 +18,8 @@ th.text, td.text { text-align: left; } tr.first td { border-top: 2px solid #999;
 code { background: #f3f3f3; padding: .1rem .3rem; overflow-wrap: anywhere; } footer, .notes { font-size: 14px; }
 .warning { border-left: 4px solid #d98032; background: #fdf3e8; padding: .5rem 1rem; }
 .verdict { font-size: 18px; border-left: 4px solid #3b6fb6; background: #eef3fa; padding: .5rem 1rem; }
+.verdict { list-style: none; }
+.verdict li + li { margin-top: .5rem; }
 @media print { body { max-width: none; margin: 0; font-size: 11px; } figure, tr { break-inside: avoid; }
  table { font-size: 8px; } .table { overflow: visible; } th, td { padding: .15rem .25rem; } }
 """

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +99,47 @@ def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspa
     model = ["-d", 998, "-c", configuration, "-f", 0, "-tr", trainer]
     nnunet("nnUNetv2_predict", "-i", images, "-o", tmp_path, *model, "-device", "cpu", "-npp", 1, "-nps", 1)
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
+
+
+@pytest.mark.slow
+def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")},
+        **nnunet_variables(workspace),
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "OUT": str(tmp_path / "report"),
+        "ARMS": "SALSTMOff SALSTM_A",
+        "ITERATIONS": "1",
+        "DEVICE": "cpu",
+    }
+    script = Path(__file__).parents[1] / "benchmarks" / "accuracy.sh"
+
+    def compare():
+        command = ["bash", script, "998", "3d_fullres", "2", "7"]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    assert "finished before" not in compare()
+    arms = ["nnUNetTrainerSALSTMOff_2epochs_1its", "nnUNetTrainerSALSTM_A_2epochs_1its"]
+    second = compare()
+    assert second.count("finished before") == 2
+    report = json.loads((tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.json").read_text())
+    assert list(report["arms"]) == arms
+    assert report["baseline"] == arms[0]
+    assert report["not_like_for_like"] == []
+    assert report["failures"] == []
+    for arm in arms:
+        summary = json.loads(
+            (workspace / "results" / DATASET / f"{arm}_seed7__nnUNetPlans__3d_fullres" / "fold_0" / "validation")
+            .joinpath("summary.json")
+            .read_text()
+        )
+        ours = [values["dice"]["mean"] for values in report["summary"][arm].values()]
+        assert ours[0] == pytest.approx(summary["foreground_mean"]["Dice"])
+        assert report["cost"][arm]["epoch_seconds"] > 0
+        assert report["cost"][arm]["parameters"] > 10_000
+    ratio = report["cost"][arms[1]]["parameters"] / report["cost"][arms[0]]["parameters"]
+    assert 1 < ratio < 1.5
+    assert arms[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()

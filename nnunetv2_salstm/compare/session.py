@@ -87,7 +87,7 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
     model = results / f"{runs[0].name}__{arguments.plans_name}__{arguments.configuration}"
     dataset_json = _read_json(model / "dataset.json")
-    title = f"{results.name}, {arguments.configuration}: {', '.join(arm.name for arm in arms_of(runs))}"
+    title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
     images = _raw_images(results.name, dataset_json) if arguments.html else {}
     return _Task(title, runs, references, dataset_json, arguments.configuration, images)
 
@@ -121,7 +121,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "which labels there are is not known, as none of the folders has a dataset.json; "
             "give nnU-Net's with --dataset-json"
         )
-    title = f"{arguments.reference}: {', '.join(named)}"
+    title = _versus(runs)
     dataset_json = _read_json(found[0])
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
     return _Task(title, runs, arguments.reference, dataset_json, None, images)
@@ -296,6 +296,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     if missing:
         raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
     return values
+
+
+def _versus(runs: Sequence[Run]) -> str:
+    baseline, *others = (arm.name for arm in arms_of(runs))
+    return f"{' and '.join(others)} against {baseline}"
 
 
 def _shown(path: Path) -> str:
