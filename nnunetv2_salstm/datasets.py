@@ -5,6 +5,12 @@ from pathlib import Path
 
 from nnunetv2_salstm.errors import SalstmError
 
+_MADE_BY = {
+    "nnUNet_raw": "the raw data belong there",
+    "nnUNet_preprocessed": "plan it with: nnUNetv2_plan_and_preprocess",
+    "nnUNet_results": "train on it with: nnUNetv2_train",
+}
+
 
 def nnunet_folder(variable: str) -> Path:
     """Returns the folder of an nnU-Net variable, e.g. nnUNet_results.
@@ -34,5 +40,7 @@ def find_dataset(variable: str, dataset: str) -> Path:
         found = [folder for folder in folders if folder.name == dataset]
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found or folders) or "none"
-        raise SalstmError(f"the data set must be one of {variable} ({parent}), which has {names}; got {dataset}")
+        raise SalstmError(
+            f"the data set must be one of {variable} ({parent}), which has {names}; got {dataset}; {_MADE_BY[variable]}"
+        )
     return found[0]

@@ -82,6 +82,20 @@ def test_examples_in_docstrings(module):
     assert result.attempted > 0 or not with_example
 
 
+def test_the_costs_in_the_readme_are_the_measured_ones():
+    report = Report.from_json((ROOT / "docs" / "results" / "bench_cpu.json").read_text())
+    a, b = (report.summary()[f"nnUNetTrainerSALSTM_{module}"] for module in "AB")
+
+    def mean(quantity, arm):
+        return f"{arm[quantity]['mean']:.2f}"
+
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"a training step takes {mean('training_step', a)} (A) and {mean('training_step', b)} (B) times" in text
+    assert f"an inference tile {mean('inference_tile', a)} and {mean('inference_tile', b)}" in text
+    assert mean("peak_memory", a) == mean("peak_memory", b)
+    assert f"peak memory {mean('peak_memory', a)}" in text
+
+
 def test_the_performance_table_is_the_measured_one():
     report = Report.from_json((ROOT / "docs" / "results" / "bench_cpu.json").read_text())
     assert markdown_table(report.rows(), text_columns=3) in (ROOT / "docs" / "performance.md").read_text()
