@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
@@ -87,6 +89,7 @@ class SALSTMTrainerMixin:
     num_epochs: int
     output_folder: str
     output_folder_base: str
+    print_to_log_file: Callable[..., None]
     was_initialized: bool
 
     def __init__(
@@ -132,6 +135,13 @@ class SALSTMTrainerMixin:
             # Anew, as the modules have drawn from the generator: arms of one seed see the same batches where nnU-Net's
             # augmenter runs in this process (nnUNet_n_proc_DA=0; its worker processes are not seeded).
             seed_everything(self.parsed_name.seed, self.current_epoch, self.local_rank)
+            workers = get_allowed_n_proc_DA()
+            batches = (
+                f"not the batches, as the {workers} augmentation workers are not seeded (nnUNet_n_proc_DA=0 has none)"
+                if workers
+                else "the batches, as the augmentation runs in this process"
+            )
+            self.print_to_log_file(f"Seed {self.parsed_name.seed} fixes the start of the weights and {batches}.")
         super().on_train_start()  # type: ignore[misc]
 
     def save_checkpoint(self, filename: str) -> None:

@@ -51,7 +51,9 @@ FACTS = {
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name == "btcv3d")) for name in PRESETS]
+)
 def test_presets_are_what_nnunet_plans(preset, nnunet_folders, monkeypatch):
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
     from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (

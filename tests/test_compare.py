@@ -168,6 +168,7 @@ def test_unchanged_files_are_not_scored_again(folders, monkeypatch):
     assert not list(model_of(folders, SALSTM).rglob("*cache*"))
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same(folders):
     train(folders / "results", SALSTM, lambda case: 0)
     _, one = trainers(folders, VANILLA, SALSTM)
@@ -249,6 +250,17 @@ def test_missing_cases_are_named_and_left_out_on_demand(folders, capsys):
     status, report = trainers(folders, VANILLA, SALSTM, options=["--common-only"])
     assert status == 0
     assert find(report, label="ring", metric="dice")["units"] == 7
+    assert report["not_like_for_like"] == [f"{SALSTM} lacks p4_b."]
+
+
+def test_other_splits_are_named(folders):
+    train(folders / "results", SALSTM, lambda case: 0)
+    folds = [model_of(folders, SALSTM) / f"fold_{fold}" / "validation" for fold in CASES]
+    for case, (source, target) in {"p1_a": folds, "p3_a": folds[::-1]}.items():
+        (source / f"{case}.nii.gz").rename(target / f"{case}.nii.gz")
+    status, report = trainers(folders, VANILLA, SALSTM)
+    assert status == 0
+    assert report["not_like_for_like"] == ["The splits differ: cases are in other folds."]
 
 
 @pytest.mark.parametrize(

@@ -236,16 +236,3 @@ def test_finite_under_autocast_with_large_inputs(name, module, dtype):
     assert all(torch.isfinite(output).all() for output in outputs)
     for key, parameter in network.named_parameters():
         assert torch.isfinite(parameter.grad).all(), key
-
-
-@pytest.mark.parametrize(("module", "dims"), [("A", 3), ("B", 2)])
-def test_compiles_into_one_graph(module, dims):
-    plan = tiny(dims, strides=[[1, 2, 2][-dims:]])
-    network = build(plan, {"module": module})
-    train_last_convolutions(network)
-    x = torch.randn(1, 2, *plan["patch_size"])
-    expected = network(x)[0]
-    output = torch.compile(network, fullgraph=True, backend="aot_eager")(x)[0]
-    assert torch.allclose(output, expected, atol=1e-5)
-    output.mean().backward()
-    assert all(p.grad is not None for p in network.salstm.parameters())

@@ -137,6 +137,17 @@ def test_arms_of_one_seed_draw_the_same_augmentation(make, monkeypatch):
     assert not torch.equal(drawn[0][1], drawn[2][1])
 
 
+@pytest.mark.parametrize(
+    ("workers", "says"), [(0, "and the batches, as"), (3, "and not the batches, as the 3 augmentation workers")]
+)
+def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
+    monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
+    trainer = make("nnUNetTrainerSALSTMOff_seed5")
+    trainer.on_train_start()
+    assert f"Seed 5 fixes the start of the weights {says}" in Path(trainer.log_file).read_text()
+
+
 def test_values_in_the_plans_configure_the_modules(make):
     trainer = make("nnUNetTrainerSALSTM_A", {"placement": [0, 2], "kernel_size": 5, "attention_scale": 100})
     trainer.initialize()

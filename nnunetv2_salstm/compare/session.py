@@ -134,7 +134,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> tuple[Report, list[E
     if not labels.values:
         raise SalstmError("dataset.json has no label but the background; there is nothing to compare")
     scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), _reader(dataset_json, references, ending))
-    where = _cases_of(runs, references, ending, arguments.common_only)
+    where, left_out = _cases_of(runs, references, ending, arguments.common_only)
     # Before the long work, as a mistake in them should show at once.
     groups = {} if arguments.groups is None else _groups(arguments.groups, {case.name for *_, case in where})
     arms = arms_of(runs)
@@ -142,7 +142,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> tuple[Report, list[E
         raise SalstmError(
             f"only the seeds differ: all runs are of {arms[0].name}; name another trainer to compare with"
         )
-    unlike = differences(arms, task.configuration)
+    unlike = [*left_out, *differences(arms, task.configuration)]
     cost = cost_of(arms, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
     scores, failures = score_cases([case for *_, case in where], scoring, processes, arguments.cache or default_cache())
@@ -176,8 +176,8 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> tuple[Report, list[E
 
 def _cases_of(
     runs: Sequence[Run], references: Path, ending: str, common_only: bool
-) -> list[tuple[Run, int | str | None, Case]]:
-    """Returns every prediction with its run and fold.
+) -> tuple[list[tuple[Run, int | str | None, Case]], list[str]]:
+    """Returns every prediction with its run and fold, and a sentence for each run in which others lack cases.
 
     Raises:
         SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
@@ -203,15 +203,18 @@ def _cases_of(
             "the runs have no case in common: "
             + "; ".join(f"{run} has for example {next(iter(cases))}" for run, cases in found.items())
         )
-    if any(missing.values()) and not common_only:
-        lacking = "; ".join(f"{run} lacks {_text(cases)}" for run, cases in missing.items() if cases)
-        raise SalstmError(f"{lacking}. To compare on the {len(common)} common cases, add --common-only")
+    lacking = [f"{run} lacks {_text(cases)}" for run, cases in missing.items() if cases]
+    if lacking and not common_only:
+        raise SalstmError(f"{'; '.join(lacking)}. To compare on the {len(common)} common cases, add --common-only")
     unknown = [name for name in common if not (references / f"{name}{ending}").is_file()]
     if unknown:
         raise SalstmError(
             f"{references} has no reference for {_text(unknown)}; are these the predictions of another data set?"
         )
-    return [cases[name] for cases in found.values() for name in common]
+    folds = [{name: cases[name][1] for name in common} for cases in found.values()]
+    if any(fold != folds[0] for fold in folds):
+        lacking.append("The splits differ: cases are in other folds")
+    return [cases[name] for cases in found.values() for name in common], [f"{sentence}." for sentence in lacking]
 
 
 def _tolerances(texts: Iterable[str], labels: Labels) -> dict[str, float]:
