@@ -141,7 +141,7 @@ def test_arms_of_one_seed_draw_the_same_augmentation(make, monkeypatch):
     ("workers", "says"), [(0, "and the batches, as"), (3, "and not the batches, as the 3 augmentation workers")]
 )
 def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
-    monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+    monkeypatch.setattr("nnunetv2_salstm.trainers.get_allowed_n_proc_DA", lambda: workers)
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make("nnUNetTrainerSALSTMOff_seed5")
     trainer.on_train_start()
