@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.compare.arms import TrainingLog, arms_of, runs_of_folders
+from nnunetv2_salstm.compare.arms import Arm, TrainingLog, arms_of, runs_of_folders, short_names
 from nnunetv2_salstm.compare.cases import Scoring
 
 VANILLA, SALSTM = "nnUNetTrainer", "nnUNetTrainerSALSTM_A"
@@ -111,7 +111,7 @@ def model_of(folder, trainer):
     return folder / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
 
 
-def test_a_better_arm_is_called_better(folders, capsys):
+def test_numbers_of_an_arm_without_errors(folders, capsys):
     train(folders / "results", SALSTM, lambda case: 0, seconds=15.0)
     status, report = trainers(folders, VANILLA, SALSTM, options=["--csv", folders / "cases.csv"])
     assert status == 0
@@ -133,13 +133,23 @@ def test_a_better_arm_is_called_better(folders, capsys):
     assert report["inputs"]["reference"] == f"nnUNet_preprocessed/{DATASET}/gt_segmentations"
     assert report["inputs"]["runs"][VANILLA]["1"].startswith(f"nnUNet_results/{DATASET}/{VANILLA}__")
     output = capsys.readouterr().out
-    assert f"{SALSTM}: " in output
-    assert f"{VANILLA} in Dice (mean over labels)" in output
+    # Eight cases are too few to show anything in fifteen tests.
+    assert "- SALSTM_A: no difference shown against nnUNetTrainer in Dice (mean over labels). 1.0000 and 0." in output
+    assert f"- {VANILLA} is {VANILLA}; SALSTM_A is {SALSTM}.\n" in output
     assert "difference in fold 1" in output
     with (folders / "cases.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 8 * 2
     assert rows[0].keys() >= {"arm", "fold", "case", "label", "dice", "hd95", "nsd", "volume_error", "reference_voxels"}
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0, "better than"), (-4, "worse than")])
+def test_a_better_arm_is_called_better(folders, monkeypatch, error, verdict):
+    monkeypatch.setattr("nnunetv2_salstm.compare.results.holm", dict)  # as if it were the only test
+    train(folders / "results", SALSTM, lambda case: error)
+    _, report = trainers(folders, VANILLA, SALSTM)
+    (sentence,) = report["verdicts"]
+    assert sentence.startswith(f"SALSTM_A: {verdict} nnUNetTrainer in Dice (mean over labels)")
 
 
 def test_the_same_input_gives_the_same_bytes(folders):
@@ -239,7 +249,7 @@ def test_arms_that_are_not_like_for_like_are_named(folders, capsys):
         "plans' batch_size: 4 and 2.",
     ]
     output = capsys.readouterr().out
-    assert output.index("Not like for like") < output.index(f"{SALSTM}: ")
+    assert output.index("Not like for like") < output.index("- SALSTM_A: ")
 
 
 def test_missing_cases_are_named_and_left_out_on_demand(folders, capsys):
@@ -448,6 +458,19 @@ def test_arms_keep_the_order_of_their_runs(tmp_path):
         ("a", ["a"]),
         ("c", ["c"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["nnUNetTrainerX_5epochs_2its", "nnUNetTrainerY_5epochs_2its"], ["X", "Y"]),
+        (["nnUNetTrainerX_5epochs", "nnUNetTrainerY_6epochs"], ["X_5epochs", "Y_6epochs"]),
+        (["nnUNetTrainer", "nnUNetTrainerX"], ["nnUNetTrainer", "X"]),
+        (["nnUNetTrainerX", "X"], ["nnUNetTrainerX", "X"]),
+    ],
+)
+def test_names_in_tables_leave_out_what_all_share(names, short):
+    assert list(short_names([Arm(name, []) for name in names]).values()) == short
 
 
 def test_json_has_no_infinity(folders):

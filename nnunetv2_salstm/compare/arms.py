@@ -12,6 +12,7 @@ from nnunetv2_salstm.errors import SalstmError
 
 # Runs that differ in the seed only are one arm.
 _SEED = re.compile(r"_seed(\d+)$")
+_LENGTH = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?$")
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,14 @@ def arms_of(runs: Iterable[Run]) -> list[Arm]:
     for run in runs:
         arms.setdefault(_SEED.sub("", run.name), []).append(run)
     return [Arm(name, members) for name, members in arms.items()]
+
+
+def short_names(arms: Sequence[Arm]) -> dict[str, str]:
+    """Returns the arms' names without what all of them share: nnU-Net's prefix, and the length of the training."""
+    lengths = {_LENGTH.search(arm.name)[0] for arm in arms}  # type: ignore[index]  # it matches nothing, too
+    shared = lengths.pop() if len(lengths) == 1 else ""
+    short = {arm.name: arm.name.removesuffix(shared).removeprefix("nnUNetTrainer") or arm.name for arm in arms}
+    return short if len(set(short.values())) == len(arms) else {arm.name: arm.name for arm in arms}
 
 
 def runs_of_trainers(

@@ -1,7 +1,6 @@
 """The figures of a comparison: paired differences, cases against each other, learning curves."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +24,13 @@ def draw_differences(results: Results) -> str:
             # Spread so that equal differences stay visible; by rank, not by chance.
             spread = np.linspace(-0.25, 0.25, len(gaps)) * 0.8 / len(arms)
             axes.scatter(
-                gaps, place + spread, s=14, color=colour, alpha=0.6, linewidths=0, label=arm.name if not row else None
+                gaps,
+                place + spread,
+                s=14,
+                color=colour,
+                alpha=0.6,
+                linewidths=0,
+                label=results.short[arm.name] if not row else None,
             )
             if len(gaps) > 1:
                 axes.boxplot(
@@ -37,9 +42,9 @@ def draw_differences(results: Results) -> str:
     axes.axvline(0, color="#333", linewidth=1)
     axes.set_yticks(positions, names)
     axes.invert_yaxis()
-    axes.set_xlabel(f"Dice minus that of {results.baseline}; to the right is better")
+    axes.set_xlabel(f"Dice minus that of {results.short[results.baseline]}; to the right is better")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=len(arms), frameon=False)
+    figure.legend(loc="outside upper left", ncols=min(5, len(arms)), frameon=False)
     return to_svg(figure)
 
 
@@ -56,14 +61,15 @@ def draw_scatter(results: Results) -> str:
         margin = 0.03 * (high - low) or 0.01
         axes.plot([low, high], [low, high], color="#333", linewidth=1)
         axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
-        axes.set_xlabel(f"Dice of {results.baseline}")
-        axes.set_ylabel(f"Dice of {arm.name}")
+        axes.set_xlabel(f"Dice of {results.short[results.baseline]}")
+        axes.set_ylabel(f"Dice of {results.short[arm.name]}")
         axes.spines[["top", "right"]].set_visible(False)
     return to_svg(figure)
 
 
-def draw_curves(arms: Sequence[Arm]) -> str:
+def draw_curves(results: Results) -> str:
     """Returns the learning curves of all trainings as SVG, empty where there is no log."""
+    arms = results.arms
     if not any(training.log.train_loss for arm in arms for run in arm.runs for training in run.folds.values()):
         return ""
     figure = new_figure(12, 4.4)
@@ -74,16 +80,16 @@ def draw_curves(arms: Sequence[Arm]) -> str:
     }
     for axes, (quantity, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for index, arm in enumerate(arms):
-            _draw_curve(axes, arm, quantity, COLOURS[index % len(COLOURS)])
+            _draw_curve(axes, arm, quantity, COLOURS[index % len(COLOURS)], results.short[arm.name])
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False)
     return to_svg(figure)
 
 
-def _draw_curve(axes: Axes, arm: Arm, quantity: str, colour: str) -> None:
+def _draw_curve(axes: Axes, arm: Arm, quantity: str, colour: str, name: str) -> None:
     """Draws an arm's mean over folds and seeds, and each of them thinly."""
     curves = [getattr(training.log, quantity) for run in arm.runs for training in run.folds.values()]
     curves = [curve for curve in curves if curve]
@@ -96,7 +102,7 @@ def _draw_curve(axes: Axes, arm: Arm, quantity: str, colour: str) -> None:
             axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.6, alpha=0.4)
     epochs = sorted(set().union(*curves))
     means = [math.fsum(found) / len(found) for epoch in epochs if (found := [c[epoch] for c in curves if epoch in c])]
-    axes.plot(epochs, means, color=colour, linewidth=1.8, marker=marker, label=arm.name)
+    axes.plot(epochs, means, color=colour, linewidth=1.8, marker=marker, label=name)
 
 
 def _differences(results: Results, arm: str, label: str) -> list[float]:

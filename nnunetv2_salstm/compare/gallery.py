@@ -66,7 +66,10 @@ def draw_gallery(
         chosen += [case for case in shared[::-1][:EXAMPLES] if gains[case] < 0]
         for case in chosen:
             pair = [cases[run.name, case] for run in (results.arms[0].runs[0], arm.runs[0])]
-            titles = [f"{name}: {values[case]:.3f}" for name, values in ((results.baseline, theirs), (arm.name, ours))]
+            titles = [
+                f"{results.short[name]}: {values[case]:.3f}"
+                for name, values in ((results.baseline, theirs), (arm.name, ours))
+            ]
             picture = _draw(pair, titles, images.get(case), scoring)
             examples.append(Example(arm.name, case, ours[case], theirs[case], picture))
     return examples

@@ -29,7 +29,7 @@ def to_html(report: Report, gallery: list[Example]) -> str:
             ),
             html_figure(draw_scatter(results), "A point for each case; above the line the arm is better."),
             html_table(report.comparison_rows(), text_columns=3),
-            "<h2>Learning curves</h2>" if (curves := draw_curves(results.arms)) else "",
+            "<h2>Learning curves</h2>" if (curves := draw_curves(results)) else "",
             html_figure(curves, "Thick: mean over folds and seeds; thin: each of them."),
             "<h2>Folds and seeds</h2>" + html_table(spread, text_columns=2) if len(spread) > 1 else "",
             "<h2>Cost</h2>" + html_table(cost) if len(cost) > 1 else "",
@@ -37,8 +37,9 @@ def to_html(report: Report, gallery: list[Example]) -> str:
             *(
                 html_figure(
                     example.element,
-                    f"{example.case}, {example.arm}: Dice {example.ours:.4f}, {example.ours - example.theirs:+.4f} "
-                    f"from {results.baseline}. The slice in which the predictions differ most.",
+                    f"{example.case}, {results.short[example.arm]}: Dice {example.ours:.4f}, "
+                    f"{example.ours - example.theirs:+.4f} from {results.short[results.baseline]}. "
+                    "The slice in which the predictions differ most.",
                 )
                 for example in gallery
             ),

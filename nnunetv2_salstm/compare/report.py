@@ -51,11 +51,12 @@ class Report:
     def verdicts(self) -> list[str]:
         """Returns a sentence for each arm against the baseline."""
         results = self.results
+        short, baseline = results.short, results.short[results.baseline]
         sentences = []
         for arm in results.arms[1:]:
             found = results.comparisons[arm.name, self.main_label, "dice"]
             if found.mean_difference is None:
-                sentences.append(f"{arm.name} cannot be compared with {results.baseline}: no case has a Dice in both.")
+                sentences.append(f"{short[arm.name]} cannot be compared with {baseline}: no case has a Dice in both.")
                 continue
             ours, theirs = (results.summary(a, self.main_label, "dice").mean for a in (arm.name, results.baseline))
             verdict = found.verdict()
@@ -63,7 +64,7 @@ class Report:
             units = "groups of cases" if results.groups else "cases"
             of = " (mean over labels)" if self.main_label == MEAN else ""
             sentences.append(
-                f"{arm.name}: {says} {results.baseline} in Dice{of}. "
+                f"{short[arm.name]}: {says} {baseline} in Dice{of}. "
                 f"{ours:.4f} and {theirs:.4f}, difference {found.mean_difference:+.4f} ({CONFIDENCE:.0%} interval "
                 f"{found.low:+.4f} to {found.high:+.4f}), p = {_p(found.p_holm)} after Holm's correction; "
                 f"{found.wins} wins, {found.draws} draws, {found.losses} losses in {found.units} {units}."
@@ -75,7 +76,9 @@ class Report:
         rows = [["arm", "label", *(_titled(name) for name in METRICS)]]
         for arm in self.results.arms:
             for label in self.results.all_labels:
-                rows.append([arm.name, label, *(self._mean(arm.name, label, name) for name in METRICS)])
+                rows.append(
+                    [self.results.short[arm.name], label, *(self._mean(arm.name, label, name) for name in METRICS)]
+                )
         return rows
 
     def _mean(self, arm: str, label: str, metric: str) -> str:
@@ -91,7 +94,7 @@ class Report:
         rows = [[*head, "wins / draws / losses", "verdict"]]
         for (arm, label, metric), found in self.results.comparisons.items():
             rows.append([
-                arm,
+                self.results.short[arm],
                 label,
                 METRICS[metric].title,
                 _signed(metric, found.mean_difference),
@@ -115,31 +118,35 @@ class Report:
                 if name in values and baseline.get(name) and arm != self.results.baseline:
                     text += f" (x {values[name] / baseline[name]:.2f})"
                 cells.append(text)
-            rows.append([arm, *cells])
+            rows.append([self.results.short[arm], *cells])
         return rows
 
     def spread_rows(self) -> list[list[str]]:
         """Returns the Dice of each run and the differences within each fold, below their head."""
         rows = [["arm", "what", "Dice"]]
+        short = self.results.short
         for arm in self.results.arms:
             runs = self.results.means_by_run(arm.name, self.main_label, "dice")
             if len(runs) > 1:
-                rows += [[arm.name, f"mean of {run}", f"{value:.4f}"] for run, value in runs.items()]
+                rows += [[short[arm.name], f"mean of {run}", f"{value:.4f}"] for run, value in runs.items()]
         for arm in self.results.arms[1:]:
             folds = self.results.differences_by_fold(arm.name, self.main_label, "dice")
             if len(folds) > 1:
-                rows += [[arm.name, f"difference in fold {fold}", f"{gap:+.4f}"] for fold, gap in folds.items()]
+                rows += [[short[arm.name], f"difference in fold {fold}", f"{gap:+.4f}"] for fold, gap in folds.items()]
         return rows
 
     def notes(self) -> list[str]:
         """Returns what the numbers mean."""
         tolerances = ", ".join(f"{name} {value:g} mm" for name, value in self.inputs["tolerances"].items())
+        short = self.results.short
+        runs = [f"{short[arm.name]} is {', '.join(run.name for run in arm.runs)}" for arm in self.results.arms]
         notes = [
+            f"{'; '.join(runs)}.",
             "Means are over cases (over the runs of a case first). Both masks empty: undefined, left out and counted. "
             "One empty: Dice, IoU and NSD 0, HD95 infinite, counted and left out of means, ranked worst in the test.",
             "HD95: 95th percentile of surface distances, the larger of both directions. NSD: normalised surface Dice "
             f"within {tolerances}. Volume error: |prediction - reference| / reference.",
-            f"Difference: arm minus {self.results.baseline}, paired. Interval: percentile bootstrap of the mean "
+            f"Difference: arm minus {short[self.results.baseline]}, paired. Interval: percentile bootstrap of the mean "
             f"difference, {RESAMPLES:,} resamples. p: Wilcoxon signed-rank, two-sided; Holm's correction is over all "
             "rows of the table.",
         ]

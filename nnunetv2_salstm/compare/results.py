@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from nnunetv2_salstm.compare.arms import Arm
+from nnunetv2_salstm.compare.arms import Arm, short_names
 from nnunetv2_salstm.compare.cases import mean_over_labels
 from nnunetv2_salstm.compare.metrics import METRICS, Scores
 from nnunetv2_salstm.compare.statistics import Comparison, compare, holm
@@ -62,6 +62,11 @@ class Results:
     def baseline(self) -> str:
         """Name of the arm that others are compared with."""
         return self.arms[0].name
+
+    @cached_property
+    def short(self) -> dict[str, str]:
+        """What arms are called in tables and figures, by name."""
+        return short_names(self.arms)
 
     @property
     def all_labels(self) -> list[str]:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.compare.arms import Run, arms_of, runs_of_folders, runs_of_trainers
+from nnunetv2_salstm.compare.arms import Run, arms_of, runs_of_folders, runs_of_trainers, short_names
 from nnunetv2_salstm.compare.cases import Case, Scoring, default_cache, score_cases
 from nnunetv2_salstm.compare.cost import cost_of
 from nnunetv2_salstm.compare.gallery import Example, draw_gallery
@@ -302,8 +302,8 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _versus(runs: Sequence[Run]) -> str:
-    baseline, *others = (arm.name for arm in arms_of(runs))
-    return f"{' and '.join(others)} against {baseline}"
+    baseline, *others = short_names(arms_of(runs)).values()
+    return f"{', '.join(others)} against {baseline}"
 
 
 def _shown(path: Path) -> str:
