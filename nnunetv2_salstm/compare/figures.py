@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_salstm.compare.arms import Arm
 from nnunetv2_salstm.compare.results import Results
@@ -51,7 +52,8 @@ def draw_differences(results: Results) -> str:
 def draw_scatter(results: Results) -> str:
     """Returns, for each arm, its Dice against the baseline's, a point for each case, as SVG."""
     arms, label = results.arms[1:], results.all_labels[0]
-    figure = new_figure(min(12, 4.6 * len(arms)), 4.6)
+    edge = min(4.6, 12 / len(arms))
+    figure = new_figure(edge * len(arms), edge)
     for index, (axes, arm) in enumerate(zip(figure.subplots(1, len(arms), squeeze=False)[0], arms, strict=True)):
         theirs, ours = (results.case_values(name, label, "dice") for name in (results.baseline, arm.name))
         shared = [case for case in theirs if case in ours]
@@ -83,6 +85,7 @@ def draw_curves(results: Results) -> str:
             _draw_curve(axes, arm, quantity, COLOURS[index % len(COLOURS)], results.short[arm.name])
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False)
