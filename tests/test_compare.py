@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import re
 import shutil
+import subprocess
 from html import escape
 from html.parser import HTMLParser
 
@@ -438,8 +440,33 @@ def test_the_page_needs_nothing_else_and_shows_the_cases(folders):
         assert escape(sentence) in pages[0]
 
 
-def test_the_page_without_images_and_logs(folders, monkeypatch, capsys):
-    monkeypatch.delenv("nnUNet_raw")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_the_page_in_a_browser(folders):
+    # Names as long as trainers' names are, arms as many as there are controls.
+    others = [f"nnUNetTrainer{arm}_100epochs_seed0" for arm in ("SALSTM_A", "SALSTMConvControl", "BDCLSTM")]
+    for trainer in others:
+        train(folders / "results", trainer, lambda case: 0, epochs=100)
+    page = folders / "page.html"
+    assert trainers(folders, VANILLA, *others, options=["--html", page])[0] == 0
+    measure = (
+        "<script>document.title = `width ${document.documentElement.scrollWidth} of ${innerWidth}`</script></body>"
+    )
+    page.write_text(page.read_text().replace("</body>", measure))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--virtual-time-budget=5000"]
+    command = [BROWSER, *options, "--enable-logging=stderr", f"--user-data-dir={folders}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    width, available = map(int, re.search(r"<title>width (\d+) of (\d+)</title>", done.stdout).groups())
+    assert width <= available <= 1280
+    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.parametrize("raw", ["no variable", "an empty folder"])
+def test_the_page_without_images_and_logs(folders, monkeypatch, capsys, raw):
+    if raw == "no variable":
+        monkeypatch.delenv("nnUNet_raw")
     train(folders / "results", SALSTM, lambda case: 0)
     for log in folders.rglob("training_log_*.txt"):
         log.unlink()

@@ -270,10 +270,10 @@ def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, Path
 
     try:
         folder = find_dataset("nnUNet_raw", dataset)
-    except SalstmError as error:
+        found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
+    except (SalstmError, OSError) as error:
         print(f"The page will show no images: {error}")
         return {}
-    found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
     return {case: Path(files["images"][0]) for case, files in found.items()}
 
 
