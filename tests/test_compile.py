@@ -52,7 +52,7 @@ def fresh_dynamo():
     ("plan", "module", "large_slice"),
     [
         pytest.param(tiny(3), "A", math.inf, id="3d-A"),
-        pytest.param(tiny(2), "B", math.inf, id="2d-B"),
+        pytest.param(tiny(2), "B", math.inf, id="2d-B", marks=pytest.mark.slow),
         pytest.param(tiny(2), "A", math.inf, id="2d-A", marks=pytest.mark.slow),
         pytest.param(tiny(3), "B", math.inf, id="3d-B", marks=pytest.mark.slow),
         pytest.param(tiny(3), "B", 0, id="3d-B slices in turn", marks=pytest.mark.slow),

@@ -376,6 +376,7 @@ def start():
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(start, tmp_path):
     out = tmp_path / "out"
     demo = start(out)
