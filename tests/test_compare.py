@@ -209,6 +209,9 @@ def test_groups_are_the_units(folders):
     groups.write_text("case,group\n" + "".join(f"{case},{case[:2]}\n" for case in CASES[0] + CASES[1]))
     _, report = trainers(folders, VANILLA, SALSTM, options=["--groups", groups])
     assert find(report, label="ring", metric="dice")["units"] == 4
+    # Patients 1 to 3 are wrong by two slices and one, patient 4 by one and one.
+    found = find(report, label="ring", metric="volume_error")
+    assert found["mean_difference"] == pytest.approx(-(3 * 1.5 + 1) / 4 * 196 / 872)
     groups.write_text("case,group\np1_a,1\n")
     assert trainers(folders, VANILLA, SALSTM, options=["--groups", groups])[0] == 1
 
