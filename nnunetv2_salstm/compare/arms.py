@@ -11,7 +11,7 @@ from typing import Any
 from nnunetv2_salstm.errors import SalstmError
 
 # Runs that differ in the seed only are one arm.
-_SEED = re.compile(r"_seed(\d+)$")
+_SEED = re.compile(r"_seed\d+$")
 _LENGTH = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?$")
 
 
@@ -30,7 +30,7 @@ class Fold:
     def debug(self) -> dict[str, Any]:
         """What nnU-Net wrote about the training, {} where it did not."""
         file = self.folder / "debug.json"
-        return _read_json(file) if file.is_file() else {}
+        return read_json(file) if file.is_file() else {}
 
     @cached_property
     def log(self) -> "TrainingLog":
@@ -91,12 +91,6 @@ class Run:
     folds: dict[int | str, Fold] = field(default_factory=dict)
     plans: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def seed(self) -> int | None:
-        """The seed in the name, None without one."""
-        match = _SEED.search(self.name)
-        return int(match[1]) if match else None
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -114,9 +108,14 @@ def arms_of(runs: Iterable[Run]) -> list[Arm]:
     return [Arm(name, members) for name, members in arms.items()]
 
 
+def without_length(name: str) -> str:
+    """Returns an arm's name without what it says about the length of the training."""
+    return _LENGTH.sub("", name)
+
+
 def short_names(arms: Sequence[Arm]) -> dict[str, str]:
     """Returns the arms' names without what all of them share: nnU-Net's prefix, and the length of the training."""
-    lengths = {_LENGTH.search(arm.name)[0] for arm in arms}  # type: ignore[index]  # it matches nothing, too
+    lengths = {arm.name.removeprefix(without_length(arm.name)) for arm in arms}
     shared = lengths.pop() if len(lengths) == 1 else ""
     short = {arm.name: arm.name.removesuffix(shared).removeprefix("nnUNetTrainer") or arm.name for arm in arms}
     return short if len(set(short.values())) == len(arms) else {arm.name: arm.name for arm in arms}
@@ -167,7 +166,7 @@ def runs_of_trainers(
                     f"{train.format(fold)} {option}"
                 )
             members[fold] = training
-        plans_json = _read_json(folder / "plans.json")
+        plans_json = read_json(folder / "plans.json")
         found.append(Run(trainer, {fold: t.validation for fold, t in members.items()}, members, plans_json))
     return found
 
@@ -184,7 +183,12 @@ def runs_of_folders(predictions: Mapping[str, Path]) -> list[Run]:
     return [Run(name, {None: folder}) for name, folder in predictions.items()]
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns a JSON file's values.
+
+    Raises:
+        SalstmError: if it cannot be read.
+    """
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:

@@ -51,10 +51,6 @@ class Scoring:
         reader = recursive_find_reader_writer_by_name(self.reader)()
         reference, theirs = reader.read_seg(str(case.reference))
         prediction, ours = reader.read_seg(str(case.prediction))
-        if prediction.shape != reference.shape:
-            raise ValueError(
-                f"the prediction has the shape {prediction.shape[1:]}, its reference {reference.shape[1:]}"
-            )
         _require_same_geometry(ours, theirs)
         spacing = tuple(float(edge) for edge in theirs["spacing"])
         return score(prediction[0].astype(int), reference[0].astype(int), spacing, self.labels, self.tolerances)

@@ -1,7 +1,6 @@
 """What arms cost: time and parameters of their trainings, and times and memory of a benchmark."""
 
 import pickle
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -9,11 +8,11 @@ from typing import Any
 
 from nnunetv2_salstm.bench.report import BASELINE
 from nnunetv2_salstm.bench.report import Report as BenchReport
-from nnunetv2_salstm.compare.arms import Arm
+from nnunetv2_salstm.compare.arms import Arm, without_length
 from nnunetv2_salstm.errors import SalstmError
 
-# What our trainers' names may say about a run's length and seed.
-_LENGTH_AND_SEED = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?(_seed\d+)?$")
+# What of a benchmark is shown.
+MEASURED = ("training_step", "inference_tile", "peak_memory")
 
 
 def cost_of(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, float]]:
@@ -28,7 +27,7 @@ def cost_of(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, floa
             values["epoch_seconds"] = mean(times)
         if trainings:
             values["parameters"] = _parameters(trainings[0].folder / "checkpoint_final.pth")
-        values.update(measured.get(_LENGTH_AND_SEED.sub("", arm.name), {}))
+        values.update(measured.get(without_length(arm.name), {}))
     return found
 
 
@@ -45,7 +44,7 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
         )
     found = {}
     for measurement in report.measurements:
-        values = {name: measurement.value(name) for name in ("training_step", "inference_tile", "peak_memory")}
+        values = {name: measurement.value(name) for name in MEASURED}
         found[measurement.trainer] = {name: value for name, value in values.items() if value is not None}
     if BASELINE in found:
         found.setdefault("nnUNetTrainer", found[BASELINE])

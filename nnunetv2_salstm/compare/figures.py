@@ -55,9 +55,7 @@ def draw_scatter(results: Results) -> str:
     edge = min(4.6, 12 / len(arms))
     figure = new_figure(edge * len(arms), edge)
     for index, (axes, arm) in enumerate(zip(figure.subplots(1, len(arms), squeeze=False)[0], arms, strict=True)):
-        theirs, ours = (results.case_values(name, label, "dice") for name in (results.baseline, arm.name))
-        shared = [case for case in theirs if case in ours]
-        x, y = [theirs[case] for case in shared], [ours[case] for case in shared]
+        y, x = (list(values.values()) for values in results.pairs(arm.name, label, "dice"))
         axes.scatter(x, y, s=18, color=COLOURS[(index + 1) % len(COLOURS)], alpha=0.7, linewidths=0)
         low, high = min([*x, *y], default=0.0), max([*x, *y], default=1.0)
         margin = 0.03 * (high - low) or 0.01
@@ -109,5 +107,5 @@ def _draw_curve(axes: Axes, arm: Arm, quantity: str, colour: str, name: str) -> 
 
 
 def _differences(results: Results, arm: str, label: str) -> list[float]:
-    ours, theirs = (results.case_values(name, label, "dice") for name in (arm, results.baseline))
-    return sorted(ours[case] - theirs[case] for case in theirs if case in ours)
+    ours, theirs = results.pairs(arm, label, "dice")
+    return sorted(ours[case] - theirs[case] for case in theirs)

@@ -55,11 +55,7 @@ def _facts(arm: Arm, configuration: str | None) -> dict[str, set[str]]:
 
 def _plan(run: Run, configuration: str | None) -> dict[str, Any]:
     plan = dict(run.plans.get("configurations", {}).get(configuration, {}))
-    stem = {
-        key: value
-        for key, value in plan.get("architecture", {}).get("arch_kwargs", {}).items()
-        if key not in ("salstm", "dropout_op_kwargs")
-    }
+    stem = {key: value for key, value in plan.get("architecture", {}).get("arch_kwargs", {}).items() if key != "salstm"}
     shared = {f"plans' {key}": plan[key] for key in _CONFIGURATION if key in plan}
     return {**shared, "plans' network apart from SA-LSTM": sorted(stem.items())} if stem else shared
 

@@ -10,20 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is called, its unit, its best value, and whether more of it is better."""
+    """What a metric is called, its unit, and its best value: 1 (more is better) or 0 (less is)."""
 
     title: str
     unit: str
     best: float
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a larger value is a better one; otherwise a smaller distance from the best one is."""
-        return self.best == 1
-
-    def cost(self, value: float) -> float:
-        """Returns how far a value is from the best one: never negative, less is better."""
-        return abs(value - self.best)
 
 
 # By their names in JSON and CSV.

@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nnunetv2_salstm.bench.report import QUANTITIES
+from nnunetv2_salstm.compare.cost import MEASURED
 from nnunetv2_salstm.compare.metrics import METRICS
 from nnunetv2_salstm.compare.results import MEAN, Results
 from nnunetv2_salstm.compare.statistics import CONFIDENCE, RESAMPLES
@@ -14,11 +16,9 @@ from nnunetv2_salstm.tables import markdown_table
 
 FORMAT = 1
 COST = {
-    "parameters": ("parameters (M)", lambda value: f"{value / 1e6:.2f}"),
+    "parameters": QUANTITIES["parameters"],
     "epoch_seconds": ("s / epoch", lambda value: f"{value:.3g}"),
-    "training_step": ("s / training step", lambda value: f"{value:.3g}"),
-    "inference_tile": ("s / inference tile", lambda value: f"{value:.3g}"),
-    "peak_memory": ("peak memory (MB)", lambda value: f"{value / 1e6:.0f}"),
+    **{name: QUANTITIES[name] for name in MEASURED},
 }
 
 

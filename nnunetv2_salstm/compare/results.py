@@ -1,7 +1,7 @@
 """The scores of all arms by case, and what they say about an arm against the baseline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -82,13 +82,19 @@ class Results:
                 found.setdefault(case.case, []).append(value)
         return {name: math.fsum(values) / len(values) for name, values in found.items()}
 
-    def unit_values(self, arm: str, label: str, metric: str, cases: Sequence[str]) -> dict[str, float]:
-        """Returns the values by unit, a group or else a case, means over the cases named."""
-        values = self.case_values(arm, label, metric)
+    def pairs(
+        self, arm: str, label: str, metric: str, fold: int | str | None = None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns the values of an arm and of the baseline by case, for cases in which both are defined."""
+        ours, theirs = (self.case_values(name, label, metric, fold) for name in (arm, self.baseline))
+        return {case: ours[case] for case in theirs if case in ours}, {c: theirs[c] for c in theirs if c in ours}
+
+    def by_unit(self, values: Mapping[str, float]) -> list[float]:
+        """Returns the values of cases by unit: means over the cases of a group, or the cases' own."""
         units: dict[str, list[float]] = {}
-        for case in cases:
-            units.setdefault(self.groups.get(case, case), []).append(values[case])
-        return {unit: math.fsum(found) / len(found) for unit, found in units.items()}
+        for case, value in values.items():
+            units.setdefault(self.groups.get(case, case), []).append(value)
+        return [math.fsum(found) / len(found) for found in units.values()]
 
     def summary(self, arm: str, label: str, metric: str) -> Summary:
         """Returns an arm's metric over all cases."""
@@ -109,12 +115,8 @@ class Results:
         for arm in self.arms[1:]:
             for label in self.all_labels:
                 for name, metric in METRICS.items():
-                    ours, theirs = (self.case_values(a, label, name) for a in (arm.name, self.baseline))
-                    shared = [case for case in theirs if case in ours]
-                    first, second = (
-                        list(self.unit_values(a, label, name, shared).values()) for a in (arm.name, self.baseline)
-                    )
-                    found[arm.name, label, name] = compare(first, second, metric.best)
+                    ours, theirs = map(self.by_unit, self.pairs(arm.name, label, name))
+                    found[arm.name, label, name] = compare(ours, theirs, metric.best)
         tested = {"\n".join(key): result.p for key, result in found.items() if result.p is not None}
         corrected = holm(tested)
         return {key: replace(result, p_holm=corrected.get("\n".join(key))) for key, result in found.items()}
@@ -124,9 +126,8 @@ class Results:
         folds = dict.fromkeys(case.fold for case in self.cases if case.fold is not None)
         found = {}
         for fold in folds:
-            ours, theirs = (self.case_values(a, label, metric, fold) for a in (arm, self.baseline))
-            gaps = [ours[case] - theirs[case] for case in theirs if case in ours]
-            gaps = [gap for gap in gaps if math.isfinite(gap)]
+            ours, theirs = self.pairs(arm, label, metric, fold)
+            gaps = [gap for case in theirs if math.isfinite(gap := ours[case] - theirs[case])]
             if gaps:
                 found[str(fold)] = math.fsum(gaps) / len(gaps)
         return found

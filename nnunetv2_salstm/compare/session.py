@@ -3,7 +3,6 @@
 import argparse
 import csv
 import importlib.util
-import json
 import os
 import shlex
 import sys
@@ -13,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.compare.arms import Run, arms_of, runs_of_folders, runs_of_trainers, short_names
+from nnunetv2_salstm.compare.arms import Run, arms_of, read_json, runs_of_folders, runs_of_trainers, short_names
 from nnunetv2_salstm.compare.cases import Case, Scoring, default_cache, score_cases
 from nnunetv2_salstm.compare.cost import cost_of
 from nnunetv2_salstm.compare.gallery import Example, draw_gallery
@@ -86,7 +85,7 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     )
     references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
     model = results / f"{runs[0].name}__{arguments.plans_name}__{arguments.configuration}"
-    dataset_json = _read_json(model / "dataset.json")
+    dataset_json = _read_dataset_json(model / "dataset.json")
     title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
     images = _raw_images(results.name, dataset_json) if arguments.html else {}
     return _Task(title, runs, references, dataset_json, arguments.configuration, images)
@@ -122,7 +121,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "give nnU-Net's with --dataset-json"
         )
     title = _versus(runs)
-    dataset_json = _read_json(found[0])
+    dataset_json = _read_dataset_json(found[0])
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
     return _Task(title, runs, arguments.reference, dataset_json, None, images)
 
@@ -290,11 +289,8 @@ def _images_in(folder: Path, ending: str) -> dict[str, Path]:
     return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise SalstmError(f"{file} cannot be read: {error}") from None
+def _read_dataset_json(file: Path) -> dict[str, Any]:
+    values = read_json(file)
     missing = [key for key in ("labels", "file_ending") if key not in values]
     if missing:
         raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
