@@ -443,6 +443,14 @@ def test_the_page_needs_nothing_else_and_shows_the_cases(folders):
         assert escape(sentence) in pages[0]
 
 
+def test_the_page_where_only_another_seed_differs(folders):
+    train(folders / "results", f"{SALSTM}_seed0", vanilla_error)
+    train(folders / "results", f"{SALSTM}_seed1", lambda case: 0)
+    page = folders / "page.html"
+    assert trainers(folders, VANILLA, f"{SALSTM}_seed0", f"{SALSTM}_seed1", options=["--html", page])[0] == 0
+    assert sum(tag == "img" for tag, _ in Elements(page.read_text()).found) == 3
+
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -59,9 +59,9 @@ def draw_gallery(
     label = results.all_labels[0]
     examples = []
     for arm in results.arms[1:]:
-        ours, theirs = (results.case_values(name, label, "dice") for name in (arm.name, results.baseline))
-        shared = sorted((case for case in theirs if case in ours), key=lambda case: (theirs[case] - ours[case], case))
-        gains = {case: ours[case] - theirs[case] for case in shared}
+        ours, theirs = results.pairs(arm.name, label, "dice")
+        gains = {case: ours[case] - theirs[case] for case in theirs}
+        shared = sorted(gains, key=lambda case: (-gains[case], case))
         chosen = [case for case in shared[:EXAMPLES] if gains[case] > 0]
         chosen += [case for case in shared[::-1][:EXAMPLES] if gains[case] < 0]
         for case in chosen:
@@ -84,7 +84,9 @@ def _draw(pair: Sequence[Case], titles: Sequence[str], image_file: Path | None, 
     theirs, ours = (reader.read_seg(str(case.prediction))[0][0] for case in pair)
     reference = reference[0]
     image = np.zeros(reference.shape) if image_file is None else reader.read_images([str(image_file)])[0][0]
-    z = int((theirs != ours).sum(axis=(1, 2)).argmax())
+    # The first runs can agree where the means over the seeds do not.
+    shown = theirs != ours if (theirs != ours).any() else reference != 0
+    z = int(shown.sum(axis=(1, 2)).argmax())
     labelled = np.argwhere(reference[z].astype(bool) | theirs[z].astype(bool) | ours[z].astype(bool))
     low = np.maximum(labelled.min(axis=0) - MARGIN, 0)
     high = labelled.max(axis=0) + MARGIN + 1
