@@ -1,0 +1,36 @@
+"""What a data set says about the neighbours among its channels (2.5D): one key of our own in dataset.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "salstm_neighbours"
+# The order of the frames: a slice or video frame itself, then the one before it and the one after.
+FRAMES = ("current", "previous", "next")
+
+
+def neighbours_entry(channels: int) -> dict[str, Any]:
+    """Returns the value of `KEY` for images of so many channels, each frame's together, frames in the order `FRAMES`."""
+    of_a_frame = [list(range(frame * channels, (frame + 1) * channels)) for frame in range(len(FRAMES))]
+    return {"order": list(FRAMES), "channels": of_a_frame}
+
+
+def channels_of_a_frame(dataset_json: Mapping[str, Any]) -> int:
+    """Returns how many channels each of the frames has in a data set with neighbours.
+
+    Raises:
+        ValueError: if the data set has none, or says so otherwise than `neighbours_entry`.
+    """
+    entry = dataset_json.get(KEY)
+    if entry is None:
+        raise ValueError(
+            f"dataset.json must name the neighbours of a slice or frame among its channels ({KEY!r}), which this data "
+            "set's does not; write it with: nnUNetv2_salstm convert ... --neighbours 1"
+        )
+    channels, rest = divmod(len(dataset_json["channel_names"]), len(FRAMES))
+    expected = neighbours_entry(channels)
+    if rest or entry != expected:
+        raise ValueError(
+            f"{KEY!r} in dataset.json must be {expected} for {len(dataset_json['channel_names'])} channels "
+            f"(a multiple of {len(FRAMES)}), got {entry!r}"
+        )
+    return channels
