@@ -9,7 +9,7 @@ FRAMES = ("current", "previous", "next")
 
 
 def neighbours_entry(channels: int) -> dict[str, Any]:
-    """Returns the value of `KEY` for images of so many channels, each frame's together, frames in the order `FRAMES`."""
+    """Returns the value of `KEY` for frames of so many channels, which lie together, in the order `FRAMES`."""
     of_a_frame = [list(range(frame * channels, (frame + 1) * channels)) for frame in range(len(FRAMES))]
     return {"order": list(FRAMES), "channels": of_a_frame}
 
