@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from nnunetv2_salstm.neighbours import FRAMES
+
 FORMAT = 1
 MODULES = ("A", "B", "bdclstm", "conv")
 PLACEMENTS = ("all", "bottleneck", "skips")
-SEQUENCES = ("auto", "slices", "repeat")
+SEQUENCES = ("auto", "slices", "repeat", "frames")
 BOUNDARIES = ("zero", "replicate")
 
 
@@ -26,7 +28,8 @@ class SALSTMConfig:
         kernel_size: odd edge length of the gates' convolutions on the coarse grid.
         steps: length of the sequence that ends at each slice, at least 2: steps - 1 neighbours on either side.
         sequence: "slices" (along the first spatial axis, which nnU-Net makes the one of lowest resolution), "repeat"
-            (x, ..., x: no neighbours), or "auto": slices in 3D, repeat in 2D.
+            (x, ..., x: no neighbours), or "auto": slices in 3D, repeat in 2D. "frames" is for 2D with neighbours
+            (2.5D): the input's channels hold the current, previous and next slice or video frame.
         attention_scale: tau, the weight of the mean over pixels in the attention's logits.
         boundary: the neighbour beyond the first and last slice: "zero" or "replicate".
 
@@ -71,12 +74,22 @@ class SALSTMConfig:
         is_number = isinstance(tau, (int, float)) and not isinstance(tau, bool)
         _require(is_number and 0 < tau < float("inf"), "attention_scale", "a positive number", tau)
 
+    @property
+    def frames(self) -> int:
+        """How many slices or video frames the input's channels hold: 3 in 2.5D, else 1."""
+        return len(FRAMES) if self.sequence == "frames" else 1
+
     def resolve(self, spatial_dims: int, n_stages: int) -> "SALSTMConfig":
         """Returns the configuration with nothing left to be decided, for an encoder of these axes and stages.
 
         Raises:
-            ValueError: if it does not fit: slices in 2D, a stage that does not exist.
+            ValueError: if it does not fit: slices in 2D, frames in 3D, a stage that does not exist.
         """
+        if self.sequence == "frames" and (spatial_dims != 2 or self.steps != 2):
+            raise ValueError(
+                "sequence 'frames' needs a 2D configuration and steps 2 (one neighbour on either side), got "
+                f"{spatial_dims} spatial axes and steps {self.steps}"
+            )
         if spatial_dims < 3 and self.sequence == "slices":
             raise ValueError(
                 f"sequence 'slices' needs a 3D configuration, got {spatial_dims} spatial axes; use 'repeat'"

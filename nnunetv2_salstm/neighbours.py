@@ -14,6 +14,19 @@ def neighbours_entry(channels: int) -> dict[str, Any]:
     return {"order": list(FRAMES), "channels": of_a_frame}
 
 
+def with_neighbours(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dataset.json of a data set to which neighbours are added as further channels.
+
+    The channels' names repeat, since nnU-Net chooses the normalisation by them.
+    """
+    names = list(dataset_json["channel_names"].values())
+    return {
+        **dataset_json,
+        "channel_names": {str(index): name for index, name in enumerate(names * len(FRAMES))},
+        KEY: neighbours_entry(len(names)),
+    }
+
+
 def channels_of_a_frame(dataset_json: Mapping[str, Any]) -> int:
     """Returns how many channels each of the frames has in a data set with neighbours.
 

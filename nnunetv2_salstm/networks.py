@@ -11,12 +11,15 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from einops import rearrange
 from torch import Tensor, nn
 
 from nnunetv2_salstm.config import SALSTMConfig
+from nnunetv2_salstm.neighbours import FRAMES
 from nnunetv2_salstm.nn import (
     SALSTM,
     ConvControl,
+    FrameBlock,
     GatedStateAttention,
     SALSTMBlock,
     SliceSALSTM,
@@ -29,14 +32,33 @@ _ENCODER_ATTRIBUTES = ("conv_op", "output_channels", "strides", "norm_op", "norm
 
 
 class SkipBlocks(nn.ModuleDict):
-    """The blocks of a network by encoder stage: keys are stage indices, "0" the full resolution."""
+    """The blocks of a network by encoder stage: keys are stage indices, "0" the full resolution.
+
+    Args:
+        blocks: by stage.
+        frames: how many slices or video frames the network's input holds in its channels.
+    """
+
+    def __init__(self, blocks: Mapping[str, SALSTMBlock], frames: int = 1):
+        super().__init__(blocks)
+        self.frames = frames
+
+    def stack_frames(self, encoder: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        """Moves the frames from the channels, (B, 3C, *S), to the batch, (3B, C, *S); a pre-hook of the encoder."""
+        (x,) = inputs
+        if x.shape[1] % self.frames:
+            raise ValueError(f"x must hold {', '.join(FRAMES)} in its channels, a multiple of 3, got {tuple(x.shape)}")
+        return (rearrange(x, "b (frame c) ... -> (frame b) c ...", frame=self.frames),)
 
     def refine(self, encoder: nn.Module, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
         """Returns the skips with the blocks applied; a forward hook of the encoder."""
         # New tensors at full resolution cost more than what is computed. The stages of nnU-Net's encoders each return
         # one of their own, which nothing but the decoder needs when there are no gradients.
         inplace = not torch.is_grad_enabled() and isinstance(encoder, (PlainConvEncoder, ResidualEncoder))
-        return [self[str(stage)](skip, inplace) if str(stage) in self else skip for stage, skip in enumerate(skips)]
+        return [
+            self[str(stage)](skip, inplace) if str(stage) in self else skip[: len(skip) // self.frames]
+            for stage, skip in enumerate(skips)
+        ]
 
 
 def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | None = None) -> nn.Module:
@@ -49,7 +71,8 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     Args:
         network: has `.encoder`, which returns the list of skips, largest first, and has the attributes conv_op,
             output_channels, strides, norm_op and norm_op_kwargs of nnU-Net's encoders; and `.decoder`.
-        config: the modules; None for the default.
+        config: the modules; None for the default. With sequence "frames" the network's input then holds three frames
+            in its channels, (B, 3C, *S), of which its encoder sees each for itself.
 
     Raises:
         ValueError: if the network is not like that, has blocks already, or the configuration does not fit it.
@@ -67,17 +90,20 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
         raise ValueError(f"network must not have blocks already, {type(network).__name__} has .salstm")
     spatial_dims = convert_conv_op_to_dim(encoder.conv_op)
     strides = [tuple(stride) for stride in encoder.strides]
-    if not isinstance(config, SALSTMConfig):
-        config = SALSTMConfig.from_json(config or {})
-    config = config.resolve(spatial_dims, len(strides))
+    config = _as_config(config).resolve(spatial_dims, len(strides))
     # The stock part of the network must start as it does without us, also for whoever draws after us.
     with torch.random.fork_rng(devices=[]):
-        blocks = SkipBlocks({
-            str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
-            for stage in config.stages(len(strides))
-        })  # fmt: skip
+        blocks = SkipBlocks(
+            {
+                str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
+                for stage in config.stages(len(strides))
+            },
+            config.frames,
+        )
     parameter = next(network.parameters())
     network.salstm = blocks.to(parameter.device, parameter.dtype)
+    if config.frames > 1:
+        encoder.register_forward_pre_hook(blocks.stack_frames)
     encoder.register_forward_hook(blocks.refine)
     return network
 
@@ -93,9 +119,12 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
     channels = int(encoder.output_channels[stage])
     hidden = config.hidden_channels(channels)
     layer: SliceSALSTM | ConvControl
+    # Frames are to a layer what slices are: the first axis of a volume.
+    sequence = "slices" if config.sequence == "frames" else config.sequence
     if config.module == "conv":
-        reach = config.steps - 1 if config.sequence == "slices" else 0
-        layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=len(cell))
+        reach = config.steps - 1 if sequence == "slices" else 0
+        axes = len(cell) + (config.frames > 1)
+        layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=axes)
     else:
         attentions: dict[str, Callable[[int], Attention]] = {
             "A": partial(StateAttention, tau=config.attention_scale),
@@ -107,9 +136,14 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
         salstm = SALSTM(
             hidden, hidden, channels, config.kernel_size, module=attentions[config.module], spatial_dims=axes
         )
-        layer = SliceSALSTM(salstm, config.steps, config.boundary, config.sequence)
+        layer = SliceSALSTM(salstm, config.steps, config.boundary, sequence)
     norm = None if encoder.norm_op is None else encoder.norm_op(hidden, **(encoder.norm_op_kwargs or {}))
-    return SALSTMBlock(channels, layer, cell, norm)
+    block = FrameBlock if config.frames > 1 else SALSTMBlock
+    return block(channels, layer, cell, norm)
+
+
+def _as_config(config: SALSTMConfig | Mapping[str, Any] | None) -> SALSTMConfig:
+    return config if isinstance(config, SALSTMConfig) else SALSTMConfig.from_json(config or {})
 
 
 class _WithSALSTM:
@@ -118,13 +152,29 @@ class _WithSALSTM:
     encoder: Any
     salstm: SkipBlocks
 
-    def __init__(self, *args: Any, salstm: SALSTMConfig | Mapping[str, Any] | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        add_salstm(self, salstm)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        input_channels: int,
+        *args: Any,
+        salstm: SALSTMConfig | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        config = _as_config(salstm)
+        if input_channels % config.frames:
+            raise ValueError(
+                f"input_channels must be a multiple of {config.frames} ({', '.join(FRAMES)}) with sequence 'frames', "
+                f"got {input_channels}"
+            )
+        super().__init__(input_channels // config.frames, *args, **kwargs)  # type: ignore[call-arg]
+        add_salstm(self, config)  # type: ignore[arg-type]
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> np.int64:
-        """Returns the stock network's number of feature map values plus the blocks', for an input size in voxels."""
+        """Returns the stock network's number of feature map values plus the blocks', for an input size in voxels.
+
+        With sequence "frames" the encoder counts three times.
+        """
         size = super().compute_conv_feature_map_size(input_size)  # type: ignore[misc]
+        size += (self.salstm.frames - 1) * self.encoder.compute_conv_feature_map_size(input_size)
         edges = tuple(input_size)
         for stage, stride in enumerate(self.encoder.strides):
             edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
@@ -146,7 +196,8 @@ class SALSTMPlainConvUNet(_WithSALSTM, PlainConvUNet):
     """nnU-Net's PlainConvUNet with SA-LSTM blocks at its bottleneck and skips.
 
     Takes the stock constructor's arguments plus `salstm`, a `SALSTMConfig` or its JSON form. Equal to the stock network
-    until the blocks are trained.
+    until the blocks are trained. With sequence "frames" input_channels counts those of current, previous and next
+    frame; it then equals the stock network on the current one.
 
     Raises:
         ValueError: if the configuration is wrong or does not fit the network.

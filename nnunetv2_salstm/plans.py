@@ -1,12 +1,18 @@
 """Rewriting nnU-Net plans: the plans name the network, so that nnU-Net itself builds it everywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_salstm.config import SALSTMConfig, check_names
+from nnunetv2_salstm.neighbours import FRAMES
+
+# nnU-Net's own lower bound of a planned batch.
+SMALLEST_BATCH = 2
 
 # By the class's own name: older plans name the same classes in other modules.
 NETWORKS = {
@@ -25,7 +31,9 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
 
     The configuration's `arch_kwargs["salstm"]`, if the user's plans have it, gives the modules; what it leaves out
     comes from `demanded` and then from the defaults. The result holds the whole resolved configuration, so that what
-    was trained is rebuilt whatever the defaults are by then.
+    was trained is rebuilt whatever the defaults are by then. Where `demanded` asks for frames (2.5D), the batch shrinks
+    so that three passes of the encoder take the memory that was planned for one; plans that ask for them themselves
+    keep their batch.
 
     Args:
         plans: nnU-Net plans, not changed.
@@ -51,6 +59,7 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
         config = SALSTMConfig.from_json({**demanded, **given})
         arguments = architecture["arch_kwargs"]
         config = config.resolve(len(resolved["patch_size"]), arguments["n_stages"])
+        shrinks = config.frames > 1 and given.get("sequence") != config.sequence
         features = arguments["features_per_stage"]
         for stage in config.stages(arguments["n_stages"]):
             config.hidden_channels(features if isinstance(features, int) else features[stage])
@@ -62,11 +71,38 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
             f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
             "to extend another one in code see nnunetv2_salstm.networks.add_salstm"
         )
-    architecture["network_class_name"] = NETWORKS[network]
-    architecture["arch_kwargs"]["salstm"] = config.to_json()
+    extended = {
+        **architecture,
+        "network_class_name": NETWORKS[network],
+        "arch_kwargs": {**architecture["arch_kwargs"], "salstm": config.to_json()},
+    }
     rewritten = deepcopy(dict(plans))
-    rewritten["configurations"][configuration]["architecture"] = architecture
+    rewritten["configurations"][configuration]["architecture"] = extended
+    if shrinks:
+        batch_size, patch_size = resolved["batch_size"], resolved["patch_size"]
+        fits = batch_size * feature_map_size(architecture, patch_size) // feature_map_size(extended, patch_size)
+        rewritten["configurations"][configuration]["batch_size"] = max(min(batch_size, SMALLEST_BATCH), fits)
     return rewritten
+
+
+def feature_map_size(architecture: Mapping[str, Any], patch_size: Sequence[int]) -> int:
+    """Returns how many feature map values nnU-Net counts for a patch, its measure of memory.
+
+    Args:
+        architecture: of a configuration of nnU-Net plans.
+        patch_size: in voxels.
+    """
+    with torch.device("meta"):  # no memory, no numbers drawn
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            input_channels=len(FRAMES),  # any that every network takes: they do not count
+            output_channels=2,
+            allow_init=False,
+            deep_supervision=True,
+        )
+    return int(network.compute_conv_feature_map_size(patch_size))
 
 
 def _configuration(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:

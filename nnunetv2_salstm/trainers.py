@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_salstm.augmentation import synchronise_frames
+from nnunetv2_salstm.neighbours import FRAMES, channels_of_a_frame
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 # Which modules a trainer demands by the first part of its name; None is the stock network.
@@ -26,11 +29,11 @@ ARMS: dict[str, dict[str, str] | None] = {
     "nnUNetTrainerSALSTMOff": None,
 }
 _NAME = re.compile(
-    rf"(?P<arm>{'|'.join(ARMS)})(_(?P<placement>bottleneck|skips))?"
+    rf"(?P<arm>{'|'.join(ARMS)})(_(?P<placement>bottleneck|skips))?(_(?P<frames>25d))?"
     r"(_(?P<epochs>[1-9]\d*)epochs)?(_(?P<iterations>[1-9]\d*)its)?(_seed(?P<seed>\d+))?"
 )
 NAME_RULE = (
-    f"one of {', '.join(ARMS)}; then optionally, in this order, _bottleneck or _skips (not for Off), "
+    f"one of {', '.join(ARMS)}; then optionally, in this order, _bottleneck or _skips, _25d (not for Off), "
     "_<N>epochs, _<M>its, _seed<S>"
 )
 SAVE_EVERY = 50
@@ -61,10 +64,12 @@ class TrainerName:
         """
         match = _NAME.fullmatch(name)
         salstm = ARMS[match["arm"]] if match else None
-        if match is None or (salstm is None and match["placement"]):
+        if match is None or (salstm is None and (match["placement"] or match["frames"])):
             raise ValueError(f"the trainer must be {NAME_RULE}; got {name!r}")
         if match["placement"]:
             salstm = {**(salstm or {}), "placement": match["placement"]}
+        if match["frames"]:
+            salstm = {**(salstm or {}), "sequence": "frames"}
         epochs, iterations, seed = (
             int(match[part]) if match[part] else None for part in ("epochs", "iterations", "seed")
         )
@@ -75,7 +80,8 @@ class SALSTMTrainerMixin:
     """Makes an nnU-Net trainer train the planned network with SA-LSTM blocks; put it before the trainer's class.
 
     The plans are rewritten before nnU-Net sees them (see `nnunetv2_salstm.plans`), everything else is nnU-Net's, except
-    that a checkpoint only replaces the earlier one when it is complete, and that short runs save it more often.
+    that a checkpoint only replaces the earlier one when it is complete, that short runs save it more often, and that
+    frames with their neighbours (2.5D) share the draws of intensity augmentation.
     """
 
     parsed_name: TrainerName
@@ -100,6 +106,7 @@ class SALSTMTrainerMixin:
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's own signature)
     ):
+        planned = plans
         if self.parsed_name.salstm is not None:
             plans = add_to_plans(plans, configuration, self.parsed_name.salstm)
         elif salstm_of(plans, configuration) is not None:
@@ -107,7 +114,18 @@ class SALSTMTrainerMixin:
                 f"the plans of configuration {configuration!r} name SA-LSTM blocks but {type(self).__name__} trains "
                 "the stock network; take other plans, or the trainer nnUNetTrainer to train these"
             )
+        # How many channels each frame of the input has; None without neighbours.
+        self.channels_of_a_frame = None
+        if (salstm_of(plans, configuration) or {}).get("sequence") == "frames":
+            self.channels_of_a_frame = channels_of_a_frame(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
+        was = PlansManager(planned).get_configuration(configuration).batch_size
+        now = self.configuration_manager.batch_size
+        if now != was:
+            self.print_to_log_file(
+                f"Batch size {now} instead of the planned {was}: the encoder runs for {', '.join(FRAMES)}, and "
+                "memory was planned for one pass."
+            )
 
     @property
     def salstm(self) -> dict[str, Any] | None:
@@ -143,6 +161,14 @@ class SALSTMTrainerMixin:
             )
             self.print_to_log_file(f"Seed {self.parsed_name.seed} fixes the start of the weights and {batches}.")
         super().on_train_start()  # type: ignore[misc]
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """Returns nnU-Net's augmentation; in 2.5D all frames of a sample share the draws."""
+        # nnU-Net's is static, but it calls it on the trainer.
+        transforms = super().get_training_transforms(*args, **kwargs)  # type: ignore[misc]
+        if self.channels_of_a_frame is None:
+            return transforms
+        return synchronise_frames(transforms, self.channels_of_a_frame)
 
     def save_checkpoint(self, filename: str) -> None:
         """Saves a checkpoint; an interruption or a full disk leaves the earlier file as it was."""

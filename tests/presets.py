@@ -27,7 +27,11 @@ def tiny(dims: int = 3, patch: list[int] | None = None, strides: list[list[int]]
 
 
 def build(
-    plan: dict[str, Any], salstm: dict[str, Any] | None = None, seed: int = 0, deep_supervision: bool = True
+    plan: dict[str, Any],
+    salstm: dict[str, Any] | None = None,
+    seed: int = 0,
+    deep_supervision: bool = True,
+    input_channels: int = 2,
 ) -> nn.Module:
     """Returns the network as nnU-Net builds it from plans; with `salstm` values, ours."""
     if salstm is not None:
@@ -38,7 +42,7 @@ def build(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
         architecture["_kw_requires_import"],
-        input_channels=2,
+        input_channels=input_channels,
         output_channels=3,
         deep_supervision=deep_supervision,
     )

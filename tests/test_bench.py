@@ -109,6 +109,18 @@ def test_a_step_is_nnunets_and_a_tile_is_one_patch(nnunet_folders):
     assert output.is_inference()
 
 
+def test_a_25d_trainer_gets_the_plans_data_with_neighbours(nnunet_folders):
+    plan = BenchPlan("tiny 2d", plans_of({**tiny(2), "batch_size": 6}), "2d", DATASET_JSON)
+    channels = len(DATASET_JSON["channel_names"])
+    subjects = {name: Subject(name, plan, "cpu") for name in (BASELINE, f"{A}_25d")}
+    assert [subject.tile.shape[1] for subject in subjects.values()] == [channels, 3 * channels]
+    assert [subject.batch_size for subject in subjects.values()] == [6, 2]
+    for subject in subjects.values():
+        subject.train_step()
+    flops = [subject.count_flops() for subject in subjects.values()]
+    assert 1.5 < flops[1] / flops[0] < 3
+
+
 @pytest.mark.parametrize(
     ("labels", "order"),
     [

@@ -18,9 +18,10 @@ pytestmark = [
 ]
 
 
-def network_of(plan, module=None):
+def network_of(plan, module=None, sequence="auto"):
     # In float64: rounding, which norms on small grids enlarge, must not hide a difference.
-    network = build(plan, module and {"module": module}).double()
+    values = module and {"module": module, "sequence": sequence}
+    network = build(plan, values, input_channels=6 if sequence == "frames" else 2).double()
     for block in getattr(network, "salstm", {}).values():
         torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.1)
     return network
@@ -68,6 +69,14 @@ def test_no_graph_break_forward_and_backward(plan, module, large_slice, monkeypa
     network.eval()
     with torch.inference_mode():
         close(compiled(x), network(x))
+
+
+def test_no_graph_break_with_frames():
+    plan = tiny(2)
+    network = network_of(plan, "A", "frames")
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 6, *plan["patch_size"], dtype=torch.double)
+    close(step(network, compiled, x), step(network, network, x))
 
 
 def graphs(network, x):

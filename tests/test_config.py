@@ -34,7 +34,7 @@ def test_json_round_trip():
         ({"kernel_size": 4}, "kernel_size must be odd, so that the size is kept, got 4"),
         ({"kernel_size": -3}, "kernel_size must be a whole number of at least 1, got -3"),
         ({"steps": 1}, "steps must be a whole number of at least 2, got 1"),
-        ({"sequence": "time"}, "sequence must be one of auto, slices, repeat, got 'time'"),
+        ({"sequence": "time"}, "sequence must be one of auto, slices, repeat, frames, got 'time'"),
         ({"boundary": "wrap"}, "boundary must be one of zero, replicate, got 'wrap'"),
         ({"attention_scale": 0}, "attention_scale must be a positive number, got 0"),
         ({"attention_scale": float("inf")}, "attention_scale must be a positive number, got inf"),
@@ -61,6 +61,18 @@ def test_resolves_the_sequence(dims, sequence):
 def test_refuses_what_does_not_fit_the_network():
     with pytest.raises(ValueError, match="sequence 'slices' needs a 3D configuration, got 2 spatial axes"):
         SALSTMConfig(sequence="slices").resolve(2, n_stages=4)
+
+
+def test_frames_are_for_2d_and_one_neighbour_on_either_side():
+    config = SALSTMConfig(sequence="frames")
+    assert config.resolve(2, n_stages=4) == config
+    assert (config.frames, SALSTMConfig().frames) == (3, 1)
+    for wrong, dims, got in [
+        (config, 3, "got 3 spatial axes and steps 2"),
+        (SALSTMConfig(sequence="frames", steps=3), 2, "got 2 spatial axes and steps 3"),
+    ]:
+        with pytest.raises(ValueError, match=f"sequence 'frames' needs a 2D configuration and steps 2 .*{got}"):
+            wrong.resolve(dims, n_stages=4)
     with pytest.raises(ValueError, match=r"placement must name stages 0 to 3 of this network, got \[4\]"):
         SALSTMConfig(placement=(1, 4)).resolve(3, n_stages=4)
 

@@ -95,6 +95,63 @@ def test_trains_every_parameter_once_away_from_the_start(module):
     assert not without
 
 
+@pytest.mark.parametrize("placement", ["all", "bottleneck"])
+@pytest.mark.parametrize("module", ["A", "B", "bdclstm", "conv"])
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_frames_start_as_the_stock_network_on_the_current_one(kind, module, placement):
+    plan = plan_of("2D", kind)
+    stock = build(plan)
+    ours = build(plan, {"module": module, "sequence": "frames", "placement": placement}, input_channels=6)
+    state = ours.state_dict()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(state[key], value), key
+    assert {key.split(".")[0] for key in set(state) - set(stock.state_dict())} == {"salstm"}
+    frames = torch.randn(2, 3, 2, *plan["patch_size"], requires_grad=True)
+    for mode in (True, False):
+        stock.train(mode)
+        ours.train(mode)
+        for output, reference in zip(ours(frames.flatten(1, 2)), stock(frames[:, 0]), strict=True):
+            assert output.shape == reference.shape
+            assert torch.allclose(output, reference, atol=1e-5)
+    train_last_convolutions(ours)
+    outputs = ours(frames.flatten(1, 2))
+    assert not torch.allclose(outputs[0], stock(frames[:, 0])[0], atol=1e-3)
+    sum(output.square().mean() for output in outputs).backward()
+    assert [key for key, parameter in ours.named_parameters() if parameter.grad is None] == []
+    assert frames.grad.abs().flatten(2).amax(2).min() > 0  # every frame of every sample
+    with torch.inference_mode():
+        assert torch.allclose(ours(frames.flatten(1, 2))[0], outputs[0], atol=1e-5)
+
+
+def test_the_state_with_frames_is_that_without():
+    plan = PLANS["2D"]
+    frames, alone = build(plan, {"sequence": "frames"}, input_channels=6), build(plan, {})
+    assert {k: v.shape for k, v in frames.state_dict().items()} == {k: v.shape for k, v in alone.state_dict().items()}
+
+
+def test_frames_refuse_other_channels():
+    plan = PLANS["2D"]
+    with pytest.raises(ValueError, match=r"input_channels must be a multiple of 3 \(current, previous, next\)"):
+        build(plan, {"sequence": "frames"}, input_channels=4)
+    with pytest.raises(ValueError, match=r"x must hold current, previous, next in its channels, a multiple of 3"):
+        build(plan, {"sequence": "frames"}, input_channels=6)(torch.zeros(2, 4, *plan["patch_size"]))
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_feature_map_size_counts_the_encoder_three_times_with_frames(kind):
+    plan = plan_of("2D", kind)
+    size = plan["patch_size"]
+    stock, ours = build(plan), build(plan, {"sequence": "frames"}, input_channels=6)
+    added = 0
+    for stage, block in ours.salstm.items():
+        voxels = [edge // 2 ** int(stage) for edge in size]
+        cells = math.prod(math.ceil(s / c) for s, c in zip(voxels, block.stride, strict=True))
+        hidden = block.layer.in_channels
+        added += math.prod(voxels) * block.channels + 3 * cells * (hidden + 16 * hidden + block.channels)
+    encoder = stock.encoder.compute_conv_feature_map_size(size)
+    assert ours.compute_conv_feature_map_size(size) == stock.compute_conv_feature_map_size(size) + 2 * encoder + added
+
+
 @pytest.mark.parametrize(
     ("placement", "stages"), [("all", "012"), ("bottleneck", "2"), ("skips", "01"), ([1], "1")], ids=str
 )

@@ -7,7 +7,7 @@ import pytest
 from presets import PRESETS, as_residual_encoder, name_of, plans_of, tiny
 
 from nnunetv2_salstm import SALSTMConfig
-from nnunetv2_salstm.plans import add_to_plans, salstm_of
+from nnunetv2_salstm.plans import add_to_plans, feature_map_size, salstm_of
 
 
 def plans_with(salstm, plan=None):
@@ -110,6 +110,34 @@ def test_refuses_contradictions_and_wrong_values(salstm, demanded, message):
     with pytest.raises(ValueError, match=message) as error:
         add_to_plans(plans_with(salstm), "3d_fullres", demanded)
     assert "plans 'nnUNetPlans', configuration '3d_fullres', arch_kwargs[\"salstm\"]: " in str(error.value)
+
+
+@pytest.mark.parametrize("network", ["plain", "residual"])
+def test_frames_shrink_the_batch_to_the_planned_memory(network):
+    plan = PRESETS["acdc2d"] if network == "plain" else as_residual_encoder(PRESETS["acdc2d"])
+    plans = plans_of(plan)
+    rewritten = add_to_plans(plans, "2d", {"module": "A", "sequence": "frames"})
+    configuration = rewritten["configurations"]["2d"]
+    before, now = (
+        c["batch_size"] * feature_map_size(c["architecture"], c["patch_size"]) for c in (plan, configuration)
+    )
+    one_more = now / configuration["batch_size"]
+    assert now <= before < now + one_more
+    assert plan["batch_size"] / 3.2 < configuration["batch_size"] < plan["batch_size"] / 2
+    # What asks for frames itself was planned for them.
+    assert add_to_plans(rewritten, "2d", {"module": "A", "sequence": "frames"}) == rewritten
+
+
+@pytest.mark.parametrize(("planned", "expected"), [(1, 1), (2, 2), (3, 2)])
+def test_the_batch_does_not_shrink_below_nnunets_least(planned, expected):
+    plan = {**tiny(2), "batch_size": planned}
+    rewritten = add_to_plans(plans_of(plan), "2d", {"sequence": "frames"})
+    assert rewritten["configurations"]["2d"]["batch_size"] == expected
+
+
+def test_refuses_frames_in_3d():
+    with pytest.raises(ValueError, match="sequence 'frames' needs a 2D configuration"):
+        add_to_plans(plans_of(tiny()), "3d_fullres", {"sequence": "frames"})
 
 
 def test_refuses_slices_in_2d():

@@ -9,7 +9,8 @@ import torch
 from conftest import DATASET
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm import neighbours, networks, trainers
+from nnunetv2_salstm.augmentation import OneDrawForAllFrames
 from nnunetv2_salstm.plans import salstm_of
 from nnunetv2_salstm.trainers import SALSTMTrainerMixin, TrainerName, get_trainer
 
@@ -27,6 +28,11 @@ from nnunetv2_salstm.trainers import SALSTMTrainerMixin, TrainerName, get_traine
         ("nnUNetTrainerBDCLSTM_seed0", TrainerName({"module": "bdclstm"}, None, None, 0)),
         ("nnUNetTrainerSALSTMConvControl_3its", TrainerName({"module": "conv"}, None, 3, None)),
         ("nnUNetTrainerSALSTMOff_1epochs", TrainerName(None, 1, None, None)),
+        ("nnUNetTrainerSALSTM_A_25d", TrainerName({"module": "A", "sequence": "frames"}, None, None, None)),
+        (
+            "nnUNetTrainerSALSTM_B_skips_25d_2epochs_seed3",
+            TrainerName({"module": "B", "placement": "skips", "sequence": "frames"}, 2, None, 3),
+        ),
     ],
 )
 def test_names(name, expected):
@@ -56,6 +62,9 @@ def test_names(name, expected):
         "nnUNetTrainerSALSTM_A_all",
         "nnUNetTrainerSALSTM_A_5epochs ",
         "nnUNetTrainerSALSTMOff_skips",
+        "nnUNetTrainerSALSTMOff_25d",
+        "nnUNetTrainerSALSTM_A_25d_skips",
+        "nnUNetTrainerSALSTM_A_1epochs_25d",
         "nnUNetTrainer",
     ],
 )
@@ -70,7 +79,9 @@ def test_malformed_names_are_not_found(name):
 def make(nnunet, workspace):
     """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
 
-    def make_trainer(name, salstm=None, configuration="3d_fullres", plans_name="nnUNetPlans", fold=0):
+    def make_trainer(
+        name, salstm=None, configuration="3d_fullres", plans_name="nnUNetPlans", fold=0, batch_size=None, frames=None
+    ):
         folder = workspace / "preprocessed" / DATASET
         plans = json.loads((folder / "nnUNetPlans.json").read_text())
         plans["plans_name"] = plans_name
@@ -78,7 +89,11 @@ def make(nnunet, workspace):
         arguments = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
         if salstm is not None:
             arguments["salstm"] = salstm
+        if batch_size is not None:
+            plans["configurations"][configuration]["batch_size"] = batch_size
         dataset = json.loads((folder / "dataset.json").read_text())
+        if frames is not None:
+            dataset = {**neighbours.with_neighbours(dataset), neighbours.KEY: frames}
         trainer = name if isinstance(name, type) else get_trainer(name)
         return trainer(plans, configuration, fold, dataset, torch.device("cpu"))
 
@@ -247,6 +262,50 @@ def test_refuses_a_results_folder_of_another_configuration(make):
     # The same configuration goes on, and so does the same fold, begun anew with another one.
     folds(1, {"steps": 3})._check_results_folder()
     folds(0, None)._check_results_folder()
+
+
+def test_25d_reads_frames_from_the_channels(make):
+    trainer = make(
+        "nnUNetTrainerSALSTM_A_25d", configuration="2d", batch_size=12, frames=neighbours.neighbours_entry(1)
+    )
+    trainer.initialize()
+    assert trainer.network.salstm.frames == 3
+    assert trainer.network.encoder.stages[0][0].convs[0].conv.in_channels == 1
+    assert trainer.batch_size == trainer.configuration_manager.batch_size < 6
+    assert f"Batch size {trainer.batch_size} instead of the planned 12" in Path(trainer.log_file).read_text()
+    rotation, _, _, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    transforms = trainer.get_training_transforms((40, 40), rotation, None, mirror, False)
+    assert sum(isinstance(getattr(t, "transform", None), OneDrawForAllFrames) for t in transforms.transforms) == 7
+    # Prediction rebuilds it from what the checkpoint holds.
+    assert salstm_of(trainer.my_init_kwargs["plans"], "2d")["sequence"] == "frames"
+
+
+def test_other_trainers_take_the_frames_as_channels(make):
+    for name in ("nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTMOff"):
+        trainer = make(name, configuration="2d", batch_size=12, frames=neighbours.neighbours_entry(1))
+        trainer.initialize()
+        assert trainer.network.encoder.stages[0][0].convs[0].conv.in_channels == 3
+        assert trainer.batch_size == 12
+        assert "instead of the planned" not in Path(trainer.log_file).read_text()
+        transforms = trainer.get_training_transforms((40, 40), (-3, 3), None, (0, 1), False)
+        assert not any(isinstance(getattr(t, "transform", None), OneDrawForAllFrames) for t in transforms.transforms)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "frames", "message"),
+    [
+        ("2d", None, r"dataset.json must name the neighbours .* nnUNetv2_salstm convert \.\.\. --neighbours 1"),
+        (
+            "2d",
+            neighbours.neighbours_entry(2),
+            r"'salstm_neighbours' in dataset.json must be .*\[\[0\], \[1\], \[2\]\].* got",
+        ),
+        ("3d_fullres", neighbours.neighbours_entry(1), "sequence 'frames' needs a 2D configuration"),
+    ],
+)
+def test_25d_refuses_data_without_neighbours_and_3d(make, configuration, frames, message):
+    with pytest.raises(ValueError, match=message):
+        make("nnUNetTrainerSALSTM_A_25d", configuration=configuration, frames=frames)
 
 
 def test_the_mixin_extends_any_trainer(make):

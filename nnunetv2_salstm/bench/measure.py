@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_salstm.bench.memory import measured_growth
 from nnunetv2_salstm.bench.plan import BenchPlan
+from nnunetv2_salstm.neighbours import KEY, with_neighbours
 
 # So long an inference measurement takes at least, in seconds: the clock and the scheduler blur shorter ones.
 SHORTEST_MEASUREMENT = 0.2
@@ -48,7 +49,7 @@ class Subject:
     """A trainer of nnU-Net with its network, optimiser and loss, and a batch to train on.
 
     Args:
-        trainer: name of the trainer, ours or any that nnU-Net finds.
+        trainer: name of the trainer, ours or any that nnU-Net finds; a 2.5D one gets the plan's data with neighbours.
         plan: what to build.
         device: "cpu" or "cuda".
         batch_size: upper bound of the batch, None for the plans'.
@@ -57,9 +58,11 @@ class Subject:
     def __init__(self, trainer: str, plan: BenchPlan, device: str, batch_size: int | None = None):
         plans = deepcopy(plan.plans)
         plans["continue_training"] = False  # as nnU-Net's command line adds
-        self.trainer: Any = recursive_find_trainer_class_by_name(trainer)(
-            plans, plan.configuration, 0, plan.dataset_json, torch.device(device)
-        )
+        found: Any = recursive_find_trainer_class_by_name(trainer)
+        dataset_json = plan.dataset_json
+        if _reads_frames(found) and KEY not in dataset_json:
+            dataset_json = with_neighbours(dataset_json)
+        self.trainer = found(plans, plan.configuration, 0, dataset_json, torch.device(device))
         if batch_size is not None:
             values = self.trainer.configuration_manager.configuration
             values["batch_size"] = min(batch_size, values["batch_size"])
@@ -207,6 +210,11 @@ def _seconds(work: Callable[[], None], times: int = 1) -> float:
     for _ in range(times):
         work()
     return (time.perf_counter() - start) / times
+
+
+def _reads_frames(trainer: type) -> bool:
+    name = getattr(trainer, "parsed_name", None)
+    return name is not None and (name.salstm or {}).get("sequence") == "frames"
 
 
 def _pretend_preprocessed(folder: Path) -> None:

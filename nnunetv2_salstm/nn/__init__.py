@@ -4,6 +4,7 @@ from nnunetv2_salstm.nn.attention import GatedStateAttention, StateAttention, St
 from nnunetv2_salstm.nn.block import SALSTMBlock
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import ConvLSTMCell, ConvLSTMState
+from nnunetv2_salstm.nn.frame_block import FrameBlock
 from nnunetv2_salstm.nn.salstm import SALSTM
 from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
 
@@ -12,6 +13,7 @@ __all__ = [
     "ConvControl",
     "ConvLSTMCell",
     "ConvLSTMState",
+    "FrameBlock",
     "GatedStateAttention",
     "SALSTMBlock",
     "SliceSALSTM",

@@ -86,11 +86,19 @@ class SALSTMBlock(nn.Module):
         Raises:
             ValueError: if x has other channels or axes than the block.
         """
+        self.check(x)
+        return add_to_cells(x, self.contribution(x), self.stride, inplace)
+
+    def check(self, x: Tensor) -> None:
+        """Checks channels and axes of x.
+
+        Raises:
+            ValueError: if they are not the block's.
+        """
         if x.dim() != len(self.stride) + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"x must be (B, {self.channels}, *S) with {len(self.stride)} spatial axes, got {tuple(x.shape)}"
             )
-        return add_to_cells(x, self.contribution(x), self.stride, inplace)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
         """Returns how many values the convolutions and the sum produce for a size in voxels, as nnU-Net counts."""
@@ -103,7 +111,11 @@ class SALSTMBlock(nn.Module):
         coarse = average_cells(x, self.stride)
         with without_autocast(x):
             reduced = convolve(coarse, self.reduce.weight, self.reduce.bias)
-            return self.layer(self.normalise(reduced))
+            return self.apply_layer(self.normalise(reduced))
+
+    def apply_layer(self, x: Tensor) -> Tensor:
+        """Returns the layer's output on the coarse grid, (B, channels, *S), from its input, (B, in_channels, *S)."""
+        return self.layer(x)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Returns norm(x), or only its affine part where the grid is a single cell."""
