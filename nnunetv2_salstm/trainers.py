@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import random
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,10 @@ NAME_RULE = (
     "_<N>epochs, _<M>its, _seed<S>"
 )
 SAVE_EVERY = 50
+# Behind the name of a checkpoint that is being written.
+UNFINISHED = ".unfinished"
+# What torch.load raises for a file that is not a whole checkpoint.
+DAMAGED = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,9 @@ class SALSTMTrainerMixin:
     def on_train_start(self) -> None:
         """Refuses to mix two configurations in one results folder, and seeds the augmentation of this process."""
         self._check_results_folder()
+        if self.local_rank == 0:
+            for left_by_a_kill in Path(self.output_folder).glob(f"*{UNFINISHED}"):
+                left_by_a_kill.unlink()
         if self.parsed_name.seed is not None:
             if not self.was_initialized:
                 self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here
@@ -171,14 +180,24 @@ class SALSTMTrainerMixin:
         return synchronise_frames(transforms, self.channels_of_a_frame)
 
     def save_checkpoint(self, filename: str) -> None:
-        """Saves a checkpoint; an interruption or a full disk leaves the earlier file as it was."""
+        """Saves a checkpoint; an interruption or a full disk leaves the earlier file as it was.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # type: ignore[misc]
             return
-        unfinished = Path(f"{filename}.unfinished")
+        unfinished = Path(f"{filename}{UNFINISHED}")
         try:
             super().save_checkpoint(str(unfinished))  # type: ignore[misc]
             unfinished.replace(filename)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            free = shutil.disk_usage(unfinished.parent).free
+            raise OSError(
+                f"checkpoint {filename} could not be written ({error}); {free / 1e9:.1f} GB are free there. An earlier "
+                "file of that name is as it was: make room and continue with --c"
+            ) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -186,15 +205,18 @@ class SALSTMTrainerMixin:
         """Loads a checkpoint of the same modules.
 
         Raises:
-            ValueError: if its modules are configured otherwise than this run's; names both.
+            ValueError: if its modules are configured otherwise than this run's (names both), or if the file is damaged
+                (names those beside it that are whole).
         """
         if isinstance(filename_or_checkpoint, (str, os.PathLike)):
-            # mmap: only the description is read here, not the weights.
-            checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
-            arguments = checkpoint["init_args"]
+            file = Path(filename_or_checkpoint)
+            try:
+                arguments = _peek(file)["init_args"]
+            except DAMAGED as error:
+                raise ValueError(_damaged(file, error)) from error
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
             if theirs != self.salstm:
-                raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
+                raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
 
     def _check_results_folder(self) -> None:
@@ -218,6 +240,28 @@ def seed_everything(*seed: int) -> None:
     random.seed(state)
     np.random.seed(state)
     torch.manual_seed(state)
+
+
+def _peek(checkpoint: Path) -> dict[str, Any]:
+    """Returns a checkpoint whose weights stay on the disk."""
+    return torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)
+
+
+def _damaged(checkpoint: Path, error: BaseException) -> str:
+    whole = []
+    for other in sorted(checkpoint.parent.glob("checkpoint_*.pth")):
+        if other != checkpoint:
+            try:
+                whole.append(f"{other.name} (epoch {_peek(other)['current_epoch']})")
+            except DAMAGED:
+                continue  # named neither as damaged nor as whole: it was not asked for
+    advice = (
+        f"whole are {', '.join(whole)}; remove the damaged file and continue with --c, which takes checkpoint_final, "
+        "checkpoint_latest or checkpoint_best, the first there is"
+        if whole
+        else "there is no whole one beside it; remove it and train anew"
+    )
+    return f"checkpoint {checkpoint} is damaged or cut short ({type(error).__name__}: {error}); {advice}"
 
 
 def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

@@ -95,3 +95,36 @@ def nnunet(workspace, monkeypatch) -> Callable[..., subprocess.CompletedProcess[
         return run_command(workspace, command, *arguments, check=check)
 
     return run
+
+
+@pytest.fixture
+def make(nnunet, workspace):
+    """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
+    # Here, as nnU-Net reads its variables when it is imported.
+    import torch
+
+    from nnunetv2_salstm import neighbours
+    from nnunetv2_salstm.trainers import get_trainer
+
+    def make_trainer(
+        name, salstm=None, configuration="3d_fullres", plans_name="nnUNetPlans", fold=0, batch_size=None, frames=None
+    ):
+        folder = workspace / "preprocessed" / DATASET
+        plans = json.loads((folder / "nnUNetPlans.json").read_text())
+        plans["plans_name"] = plans_name
+        plans["continue_training"] = False
+        arguments = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+        if salstm is not None:
+            arguments["salstm"] = salstm
+        if batch_size is not None:
+            plans["configurations"][configuration]["batch_size"] = batch_size
+        dataset = json.loads((folder / "dataset.json").read_text())
+        if frames is not None:
+            dataset = {**neighbours.with_neighbours(dataset), neighbours.KEY: frames}
+        trainer = name if isinstance(name, type) else get_trainer(name)
+        made = trainer(plans, configuration, fold, dataset, torch.device("cpu"))
+        # Only this configuration is preprocessed; from the folder nnU-Net infers the format of the files.
+        made.preprocessed_dataset_folder = str(folder / "nnUNetPlans_3d_fullres")
+        return made
+
+    return make_trainer

@@ -1,12 +1,10 @@
 """The trainers: names, what they set, and what they refuse."""
 
-import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATASET
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_salstm import neighbours, networks, trainers
@@ -73,31 +71,6 @@ def test_malformed_names_are_not_found(name):
         TrainerName.parse(name)
     if name != "nnUNetTrainer":  # imported there, from nnU-Net
         assert not hasattr(trainers, name)
-
-
-@pytest.fixture
-def make(nnunet, workspace):
-    """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
-
-    def make_trainer(
-        name, salstm=None, configuration="3d_fullres", plans_name="nnUNetPlans", fold=0, batch_size=None, frames=None
-    ):
-        folder = workspace / "preprocessed" / DATASET
-        plans = json.loads((folder / "nnUNetPlans.json").read_text())
-        plans["plans_name"] = plans_name
-        plans["continue_training"] = False
-        arguments = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
-        if salstm is not None:
-            arguments["salstm"] = salstm
-        if batch_size is not None:
-            plans["configurations"][configuration]["batch_size"] = batch_size
-        dataset = json.loads((folder / "dataset.json").read_text())
-        if frames is not None:
-            dataset = {**neighbours.with_neighbours(dataset), neighbours.KEY: frames}
-        trainer = name if isinstance(name, type) else get_trainer(name)
-        return trainer(plans, configuration, fold, dataset, torch.device("cpu"))
-
-    return make_trainer
 
 
 def test_the_name_sets_length_seed_and_network(make):

@@ -1,0 +1,32 @@
+"""Several processes: every parameter is used in every step, and gradients are those of one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from ddp_worker import NETWORKS
+
+WORKER = Path(__file__).with_name("ddp_worker.py")
+
+
+def test_two_processes_train_as_one(tmp_path):
+    assert torch.distributed.is_available()
+    result = tmp_path / "result.json"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, WORKER, str(rank), "2", tmp_path / "rendezvous", result],
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    found = json.loads(result.read_text())
+    assert list(found) == list(NETWORKS)
+    wrong = {name: value for name, value in found.items() if isinstance(value, str) or value > 1e-9}
+    assert wrong == {}
