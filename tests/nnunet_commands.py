@@ -1,0 +1,31 @@
+"""Runs nnU-Net's console commands one after the other in this process: python nnunet_commands.py COMMANDS.json
+
+Each is the function behind the command, with its arguments on sys.argv, as the installed script calls it; what is saved
+are the seconds that each start of Python and torch takes.
+"""
+
+import json
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+
+def main() -> None:
+    """Runs the commands, lists of words, of a file; stops at the first that fails."""
+    commands = json.loads(Path(sys.argv[1]).read_text())
+    scripts = {script.name: script for script in entry_points(group="console_scripts")}
+    for words in commands:
+        sys.argv = words
+        start = time.perf_counter()
+        print(f"==> {' '.join(words)}", flush=True)
+        try:
+            scripts[words[0]].load()()
+        except SystemExit as exit_:
+            if exit_.code:
+                raise
+        print(f"==> {time.perf_counter() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
