@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import re
 import shutil
@@ -19,6 +18,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_salstm.augmentation import synchronise_frames
+from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
 from nnunetv2_salstm.neighbours import FRAMES, channels_of_a_frame
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
@@ -41,8 +41,6 @@ NAME_RULE = (
 SAVE_EVERY = 50
 # Behind the name of a checkpoint that is being written.
 UNFINISHED = ".unfinished"
-# What torch.load raises for a file that is not a whole checkpoint.
-DAMAGED = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -211,8 +209,8 @@ class SALSTMTrainerMixin:
         if isinstance(filename_or_checkpoint, (str, os.PathLike)):
             file = Path(filename_or_checkpoint)
             try:
-                arguments = _peek(file)["init_args"]
-            except DAMAGED as error:
+                arguments = read_checkpoint(file)["init_args"]
+            except UNREADABLE as error:
                 raise ValueError(_damaged(file, error)) from error
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
             if theirs != self.salstm:
@@ -242,18 +240,13 @@ def seed_everything(*seed: int) -> None:
     torch.manual_seed(state)
 
 
-def _peek(checkpoint: Path) -> dict[str, Any]:
-    """Returns a checkpoint whose weights stay on the disk."""
-    return torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)
-
-
 def _damaged(checkpoint: Path, error: BaseException) -> str:
     whole = []
     for other in sorted(checkpoint.parent.glob("checkpoint_*.pth")):
         if other != checkpoint:
             try:
-                whole.append(f"{other.name} (epoch {_peek(other)['current_epoch']})")
-            except DAMAGED:
+                whole.append(f"{other.name} (epoch {read_checkpoint(other)['current_epoch']})")
+            except UNREADABLE:
                 continue  # named neither as damaged nor as whole: it was not asked for
     advice = (
         f"whole are {', '.join(whole)}; remove the damaged file and continue with --c, which takes checkpoint_final, "
@@ -261,7 +254,7 @@ def _damaged(checkpoint: Path, error: BaseException) -> str:
         if whole
         else "there is no whole one beside it; remove it and train anew"
     )
-    return f"checkpoint {checkpoint} is damaged or cut short ({type(error).__name__}: {error}); {advice}"
+    return f"checkpoint {checkpoint} is damaged, cut short or not nnU-Net's ({type(error).__name__}: {error}); {advice}"
 
 
 def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_the_whole_ones_offered(damage, saved)
         torch.save({"weights": 1}, latest)
     else:
         latest.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"no checkpoint"}[damage])
-    with pytest.raises(ValueError, match=r"checkpoint_latest.pth is damaged or cut short") as raised:
+    with pytest.raises(ValueError, match=r"checkpoint_latest.pth is damaged, cut short or not nnU-Net.s") as raised:
         maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
     assert "whole are checkpoint_best.pth (epoch 2); remove the damaged file and continue with --c" in str(raised.value)
     latest.unlink()

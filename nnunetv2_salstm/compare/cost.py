@@ -1,10 +1,8 @@
 """What arms cost: time and parameters of their trainings, and times and memory of a benchmark."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 from nnunetv2_salstm.bench.report import BASELINE
 from nnunetv2_salstm.bench.report import Report as BenchReport
@@ -53,16 +51,11 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
 
 def _parameters(checkpoint: Path) -> int:
     """Returns the number of the network's parameters in a checkpoint, each once however many names it has."""
-    import numpy as np
-    import torch
+    from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
 
-    # All that nnU-Net's checkpoints hold besides tensors and plain values; nothing else is unpickled.
-    numbers: list[Any] = [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
-    numbers += [np.dtype, np.float32, np.float64, np.float64(0).__reduce__()[0]]
     try:
-        with torch.serialization.safe_globals(numbers):
-            weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["network_weights"]
-    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        weights = read_checkpoint(checkpoint)["network_weights"]
+    except (OSError, *UNREADABLE) as error:
         raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     unique = {

@@ -13,6 +13,7 @@ from typing import Any
 import SimpleITK as sitk
 import torch
 
+from nnunetv2_salstm.checkpoints import read_checkpoint
 from nnunetv2_salstm.demo import phantom
 from nnunetv2_salstm.demo.folder import claim_folder, explained
 from nnunetv2_salstm.demo.interrupt import stoppable
@@ -166,7 +167,7 @@ def _evaluate(out: Path, settings: Settings, device: str, arm: str, progress: Pr
                 str(raw / "labelsTs"), str(predictions), str(file), SimpleITKIO(), ".nii.gz",
                 list(phantom.STRUCTURES.values()), num_processes=1,
             )  # fmt: skip
-    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    checkpoint = read_checkpoint(model / "fold_0" / "checkpoint_final.pth")
     result = ArmResult.read(
         arm,
         trainer_name,
