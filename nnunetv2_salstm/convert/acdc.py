@@ -22,7 +22,7 @@ def find(arguments: argparse.Namespace) -> Collection:
     # The folder of the training patients itself will do, but test patients are not trained on by mistake.
     training = _patients(folder / "training") or (_patients(folder) if folder.name != "testing" else [])
     if not training:
-        raise not_the_dataset(folder, "ACDC's", "training/patient001, ..., and testing/ unless it is left out")
+        raise not_the_dataset(folder, "ACDC", "training/patient001/, ... (and testing/)")
     problems: list[str] = []
     cases: list[tuple[Case, Path]] = []
     for patients, test in ((training, False), (_patients(folder / "testing"), True)):

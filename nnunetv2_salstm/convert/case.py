@@ -163,7 +163,7 @@ def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:
     """Returns the error for a folder that is not the official one."""
     names = [path.name + "/" * path.is_dir() for path in entries(folder)]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return SalstmError(f"-i {folder} must be {what}: {expected}; found {shown or 'nothing'}")
+    return SalstmError(f"-i {folder} must be the folder of {what}, with {expected}; found {shown or 'nothing'}")
 
 
 def _listed(values: Iterable[int]) -> str:

@@ -29,9 +29,9 @@ def find(arguments: argparse.Namespace) -> Collection:
     folder = arguments.folder
     candidates = [folder, folder / "PNG", folder / "TIF"]
     found = [path for path in candidates if entries(path / _IMAGES) and entries(path / _MASKS)]
-    expected = f"{_IMAGES}/1.tif, ... and {_MASKS}/1.tif, ..., or both folders with 1.png, ... in PNG/"
+    expected = f"{_IMAGES}/1.tif, ... and {_MASKS}/1.tif, ..., or these with 1.png, ... in PNG/"
     if not found:
-        raise not_the_dataset(folder, "CVC-ClinicDB's", expected)
+        raise not_the_dataset(folder, "CVC-ClinicDB", expected)
     if len(found) > 1:
         raise SalstmError(f"-i {folder} has the frames twice; give one of {', '.join(map(str, found))}")
     given = None if arguments.sequences is None else _read_sequences(arguments.sequences)

@@ -24,7 +24,7 @@ def find(arguments: argparse.Namespace) -> Collection:
     for part in _PARTS:
         images, masks = folder / f"ISIC2018_Task1-2_{part}_Input", folder / f"ISIC2018_Task1_{part}_GroundTruth"
         if part == "Training" and not (entries(images) and entries(masks)):
-            raise not_the_dataset(folder, "that of ISIC 2018, task 1", f"{images.name}/ and {masks.name}/")
+            raise not_the_dataset(folder, "ISIC 2018, task 1", f"{images.name}/ and {masks.name}/")
         cases += _cases(images, masks, part != "Training", arguments.max_size, problems)
     return Collection(
         name="ISIC2018",

@@ -48,10 +48,10 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
         lines.append(f"Spacing: {_ranges(spacings)} mm")
     lines += ["", markdown_table(_labels(collection, cases, facts)), ""]
     remarks = [remark for case in cases if (remark := facts[case.name].remark)]
-    lines += [f"{remarks.count(remark)} cases: {remark}" for remark in dict.fromkeys(remarks)]
+    lines += [f"{_count(remarks.count(remark), 'case')}: {remark}" for remark in dict.fromkeys(remarks)]
     lines += collection.remarks
     if left_out:
-        lines += [f"Left out, {len(left_out)} problems:", *(f"  {reason}" for reason in left_out)]
+        lines += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
     return "\n".join(lines)
 
 
@@ -62,15 +62,19 @@ def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> 
         ("test", [case for case in cases if case.test]),
     ):
         groups = len({case.group for case in of_kind})
-        text = f"{len(of_kind)} {kind} cases"
-        if groups != len(of_kind) or grouping != "image":
-            text += f" of {groups} {grouping}s"
+        text = _count(len(of_kind), f"{kind} case")
+        if grouping != "image":
+            text += f" of {_count(groups, grouping)}"
         unlabelled = sum(facts[case.name].voxels is None for case in of_kind)
         if unlabelled:
             text += f" ({unlabelled} without labels)"
         if of_kind:
             parts.append(text)
     return f"Cases: {', '.join(parts)}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _folds(grouping: str, splits: Splits) -> list[str]:

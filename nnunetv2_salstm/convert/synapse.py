@@ -49,8 +49,8 @@ def find(arguments: argparse.Namespace) -> Collection:
         return _find_volumes(raw[0], arguments)
     if preprocessed:
         return _find_slices(folder, arguments)
-    expected = "RawData/Training/img/img0001.nii.gz, ... and label/, or train_npz/ and test_vol_h5/"
-    raise not_the_dataset(folder, "BTCV's or TransUNet's", expected)
+    expected = "RawData/Training/img/img0001.nii.gz, ... and label/, or TransUNet's train_npz/ and test_vol_h5/"
+    raise not_the_dataset(folder, "Synapse (BTCV)", expected)
 
 
 def _collection(arguments: argparse.Namespace, channel: str, organs: int, **found) -> Collection:
