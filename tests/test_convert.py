@@ -21,25 +21,16 @@ from nnunetv2_salstm.neighbours import channels_of_a_frame
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    """Sets nnU-Net's variables to folders in tmp_path, and returns that of raw data."""
-    for name in ("raw", "preprocessed"):
-        (tmp_path / "nnunet" / name).mkdir(parents=True)
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / "nnunet" / name))
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    return tmp_path / "nnunet" / "raw"
-
-
-@pytest.fixture
-def convert(folders, capsys):
+def convert(nnunet_folders, capsys):
     """Converts in this process and returns the raw dataset's folder."""
 
     def run(data, folder, *arguments):
-        before = set(folders.iterdir())
+        raw = nnunet_folders / "raw"
+        before = set(raw.iterdir())
         assert cli.main(["convert", data, "-i", str(folder), "-np", "1", *map(str, arguments)]) == 0, (
             capsys.readouterr()
         )
-        (new,) = set(folders.iterdir()) - before
+        (new,) = set(raw.iterdir()) - before
         return new
 
     return run
@@ -376,7 +367,7 @@ def test_without_groups_to_divide_there_is_no_splits_file(convert, tmp_path, cap
 # nnU-Net
 
 
-def test_nnunet_accepts_the_datasets(folders, convert, tmp_path):
+def test_nnunet_accepts_the_datasets(convert, tmp_path):
     datasets = [convert(data, official.WRITERS[data](tmp_path / data)) for data in ("acdc", "isic2018", "cvc-clinicdb")]
     datasets += [convert("synapse", write_transunet(tmp_path / "transunet"))]
     datasets += [convert(data, tmp_path / data, "--neighbours", 1) for data in ("acdc", "cvc-clinicdb", "synapse")[:2]]

@@ -72,9 +72,9 @@ class Target:
         """
         if source.resolve().is_relative_to(self.folder.resolve()):
             raise SalstmError(f"-i {source} must not lie in the dataset that is written, {self.folder}")
-        if not (self.folder.is_symlink() or self.folder.exists()):
+        if not self.folder.is_symlink() and (not self.folder.exists() or self._is_empty()):
             return
-        if self.folder.is_symlink() or not self.folder.is_dir() or not self._is_ours_or_empty():
+        if self.folder.is_symlink() or not self._is_ours():
             raise SalstmError(
                 f"{self.folder} is there and was not made by {MADE_BY}; remove it, or choose another number with -d"
             )
@@ -158,9 +158,12 @@ class Target:
         self._write_json("dataset.json", describe(collection, self.folder.name, training))
         (self.folder / BEGUN).unlink()
 
-    def _is_ours_or_empty(self) -> bool:
+    def _is_empty(self) -> bool:
+        return self.folder.is_dir() and not any(self.folder.iterdir())
+
+    def _is_ours(self) -> bool:
         makers = [str(self._read(name).get("converted_by")) for name in (BEGUN, "dataset.json")]
-        return any(maker.startswith(MADE_BY) for maker in makers) or not any(self.folder.iterdir())
+        return any(maker.startswith(MADE_BY) for maker in makers)
 
     def _is_begun(self, settings: Mapping[str, Any]) -> bool:
         return self._read(BEGUN) == settings and not self._finished()
@@ -207,7 +210,7 @@ def _read_json(file: Path) -> Any:
     """Returns what is in a file, None if it is not there or holds no JSON."""
     try:
         return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

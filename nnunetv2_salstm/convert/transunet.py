@@ -25,7 +25,7 @@ class SliceFilesCase(Case):
         images: list[NDArray] = []
         labels: list[NDArray[np.uint8]] = []
         for file in self.files:
-            with reading(file), np.load(file) as arrays:
+            with reading(file), file.open("rb") as content, np.load(content) as arrays:
                 image, label = _checked(arrays["image"], arrays["label"], 2, file)
             if images and image.shape != images[0].shape:
                 raise BadCase(f"{file}: slices of a case must be of one size, {images[0].shape}, got {image.shape}")

@@ -32,8 +32,6 @@ class VolumeCase(Case):
     def read(self) -> Content:
         """Reads and checks the case's files."""
         volume, geometry = _read(self.image)
-        if volume.dtype.kind == "f" and not np.isfinite(volume).all():
-            raise BadCase(f"{self.image}: voxels must be finite numbers, got infinity or not-a-number")
         label, remark = None, None
         if self.label is not None:
             values, of_label = _read(self.label)
