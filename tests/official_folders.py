@@ -39,7 +39,7 @@ def write_patient(folder, group="NOR", frames=(1, 12), size=(4, 12, 10), label=T
             write_nifti(folder / f"{name}_gt.nii.gz", rng.integers(0, 4, size).astype(np.uint8))
 
 
-def write_acdc(root, patients=10, test=2):
+def write_acdc(root, patients=5, test=1):
     for number in range(1, patients + 1):
         write_patient(root / "training" / f"patient{number:03d}", GROUPS[number % 5], size=(3 + number % 3, 12, 10))
     for number in range(101, 101 + test):

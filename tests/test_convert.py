@@ -65,7 +65,7 @@ def names(folder):
 
 
 def test_acdc(convert, tmp_path):
-    source = write_acdc(tmp_path / "ACDC", patients=5)
+    source = write_acdc(tmp_path / "ACDC", patients=5, test=2)
     dataset = convert("acdc", source)
     assert dataset.name == "Dataset027_ACDC"
     assert names(dataset) == sorted(

@@ -370,7 +370,7 @@ def test_bad_content_stops_and_is_left_out_with_skip_bad(data, break_, message, 
 
 
 def test_all_problems_are_listed_together(nnunet_folders, tmp_path, capsys):
-    source = WRITERS["acdc"](tmp_path / "source")
+    source = WRITERS["acdc"](tmp_path / "source", patients=9)
     remove(LABEL)(source)
     write("training/patient005/Info.cfg", "")(source)
     copy("training/patient007", "testing/patient007")(source)
