@@ -84,6 +84,8 @@ def write_cvc(root, frames=(1, 2, 3, 24, 25, 26, 27, 51), layout="tif", size=(16
                 tifffile.imwrite(folder / f"{frame}.tif", picture)
             else:
                 Image.fromarray(picture).save(folder / f"{frame}.png")
+            # As macOS leaves them.
+            (folder / f"._{frame}.{layout}").write_bytes(b"")
     return root
 
 

@@ -199,7 +199,7 @@ def test_cvc(convert, tmp_path):
 
 def neighbours_of(dataset, source):
     """Returns the frame numbers of current, previous and next, found by their pixels."""
-    frames = {tifffile.imread(file).tobytes(): int(file.stem) for file in (source / "Original").iterdir()}
+    frames = {tifffile.imread(file).tobytes(): int(file.stem) for file in (source / "Original").glob("[!.]*")}
     found = {}
     for file in sorted((dataset / "imagesTr").glob("*_0000.png")):
         pictures = [picture(file.with_name(f"{file.name[:-8]}000{i}.png")) for i in range(3)]

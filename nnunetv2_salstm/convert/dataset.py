@@ -98,8 +98,12 @@ class Target:
         if not self._is_begun(settings):
             self._write_json(BEGUN, settings)
 
-    def files_of(self, case: Case, content: Content, ending: str) -> dict[Path, Any]:
-        """Returns the files of a case, with what is to be written to each."""
+    def write_case(self, case: Case, content: Content, ending: str) -> None:
+        """Writes the files of a case that are not there yet.
+
+        Raises:
+            OSError: if one cannot be written.
+        """
         kind = "Ts" if case.test else "Tr"
         files = {
             self.folder / f"images{kind}" / f"{case.name}_{index:04d}{ending}": image
@@ -107,15 +111,7 @@ class Target:
         }
         if content.label is not None:
             files[self.folder / f"labels{kind}" / f"{case.name}{ending}"] = content.label
-        return files
-
-    def write_case(self, case: Case, content: Content, ending: str) -> None:
-        """Writes the files of a case that are not there yet.
-
-        Raises:
-            OSError: if one cannot be written.
-        """
-        for file, array in self.files_of(case, content, ending).items():
+        for file, array in files.items():
             if file.exists():
                 continue
             with written_whole(file) as unfinished:

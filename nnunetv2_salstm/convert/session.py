@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -42,27 +43,24 @@ def run_convert(arguments: argparse.Namespace) -> None:
     target.require_free(arguments.folder, settings, arguments.overwrite)
     if collection.problems and not (arguments.skip_bad or arguments.dry_run):
         raise _refused(collection.problems)
-    if not arguments.skip_bad:
-        # Before the long work; with --skip-bad it is not known yet which cases there will be.
+    if not (arguments.skip_bad or collection.problems):
+        # Before the long work; with cases to leave out it is not known yet which there will be.
         target.require_splits(split(_training(collection.cases)), arguments.overwrite)
 
-    if not arguments.dry_run:
-        try:
+    with _explained():
+        if not arguments.dry_run:
             target.claim(settings)
-        except OSError as error:
-            raise _cannot_write(error) from error
-    work = _Work(None if arguments.dry_run else target, collection.file_ending, len(collection.labels))
-    facts, problems = _convert(collection, work, arguments)
-    cases = [case for case in collection.cases if case.name in facts]
-    if (problems or not _training(cases)) and not (arguments.skip_bad and _training(cases)):
-        raise _refused(problems or ["no training case is left"])
-    splits = split(_training(cases))
-    target.require_splits(splits, arguments.overwrite)
-    if not arguments.dry_run:
-        try:
+        work = _Work(None if arguments.dry_run else target, collection.file_ending, len(collection.labels))
+        facts, problems = _convert(collection, work, arguments)
+        cases = [case for case in collection.cases if case.name in facts]
+        if problems and not arguments.skip_bad:
+            raise _refused(problems)
+        if not _training(cases):
+            raise _refused([*problems, f"-i {arguments.folder} has no training case that is not bad"])
+        splits = split(_training(cases))
+        target.require_splits(splits, arguments.overwrite)
+        if not arguments.dry_run:
             target.finish(collection, cases, splits)
-        except OSError as error:
-            raise _cannot_write(error) from error
     print(f"{target.folder.name}\n{summarise(collection, facts, problems, splits)}")
     if arguments.dry_run:
         print("Dry run: nothing was written.")
@@ -108,8 +106,6 @@ def _convert(collection: Collection, work: _Work, arguments: argparse.Namespace)
                 bad[case.name] = result
                 if not (arguments.skip_bad or arguments.dry_run):
                     break
-    except OSError as error:
-        raise _cannot_write(error) from error
     except BrokenProcessPool:
         raise SalstmError(
             f"a process that converted cases was killed, most likely for lack of memory; try fewer than {processes} "
@@ -120,7 +116,7 @@ def _convert(collection: Collection, work: _Work, arguments: argparse.Namespace)
     return facts, [*collection.problems, *(bad[name] for name in sorted(bad))]
 
 
-def _results(cases: Sequence[Case], work: _Work, processes: int) -> Generator[tuple[Case, Facts | str]]:
+def _results(cases: Sequence[Case], work: _Work, processes: int) -> Generator[tuple[Case, Facts | str], None, None]:
     """Yields each case with what became of it, in the order in which they end; what is being written is finished."""
     if processes == 1 or len(cases) < 2:
         for case in cases:
@@ -167,8 +163,13 @@ def _refused(problems: Sequence[str]) -> SalstmError:
     return SalstmError(f"{len(problems)} problems; {ways_out}:{lines}")
 
 
-def _cannot_write(error: OSError) -> SalstmError:
-    return SalstmError(
-        f"cannot write: {error}; free some room, or mend the permissions, and run the same command again. "
-        "Finished cases are kept."
-    )
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what writing fails with into a SalstmError; what fails in reading is a BadCase before it gets here."""
+    try:
+        yield
+    except OSError as error:
+        raise SalstmError(
+            f"cannot write: {error}; free some room, or mend the permissions, and run the same command again. "
+            "Finished cases are kept."
+        ) from error
