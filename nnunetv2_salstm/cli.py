@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, demo, trainers_path
+from nnunetv2_salstm import bench, compare, convert, demo, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -14,6 +14,7 @@ PROGRAM = "nnUNetv2_salstm"
 COMMANDS = {
     "bench": bench,
     "compare": compare,
+    "convert": convert,
     "demo": demo,
     "trainers-path": trainers_path,
 }

@@ -128,3 +128,14 @@ def make(nnunet, workspace):
         return made
 
     return make_trainer
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch) -> Path:
+    """Sets nnU-Net's variables to empty folders for this process, and returns the one above them."""
+    root = tmp_path / "nnunet"
+    for name in ("raw", "preprocessed"):
+        (root / name).mkdir(parents=True)
+        monkeypatch.setenv(f"nnUNet_{name}", str(root / name))
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    return root
