@@ -20,10 +20,11 @@ def main() -> None:
         start = time.perf_counter()
         print(f"==> {' '.join(words)}", flush=True)
         try:
-            scripts[words[0]].load()()
+            status = scripts[words[0]].load()()  # ours return one, nnU-Net's return nothing
         except SystemExit as exit_:
-            if exit_.code:
-                raise
+            status = exit_.code
+        if status:
+            sys.exit(status)
         print(f"==> {time.perf_counter() - start:.1f} s", flush=True)
 
 

@@ -4,59 +4,23 @@ What runs with `-m slow` covers each value of each axis; `-m grid` runs the full
 """
 
 import json
-import os
+import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import nnunet_variables, write_dataset
+from conftest import write_dataset
+from nnunet_host import Host
+from official_folders import write_acdc
 from presets import as_residual_encoder
 
 pytestmark = pytest.mark.slow
 
 PLAIN, RESENC = "nnUNetPlans", "nnUNetResEncUNetMPlans"
 LENGTH = "1epochs_1its"
-COMMANDS = Path(__file__).with_name("nnunet_commands.py")
 FOLDS = [{"train": ["case_0", "case_1", "case_2"], "val": ["case_3", "case_4"]},
          {"train": ["case_3", "case_4"], "val": ["case_0", "case_1", "case_2"]}]  # fmt: skip
-
-
-class Host:
-    """nnU-Net with folders of its own.
-
-    Args:
-        root: holds raw, preprocessed and results.
-    """
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.results = root / "results"
-
-    def run(self, *commands, cwd=None, results=None, workers=0):
-        """Runs commands, each a line, and returns what they printed."""
-        file = self.root / "commands.json"
-        file.write_text(json.dumps([command.split() for command in commands]))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
-        environment |= nnunet_variables(self.root)
-        environment |= {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": str(workers), "PYTHONWARNINGS": "ignore"}
-        if results is not None:
-            environment["nnUNet_results"] = str(results)
-        process = subprocess.run(
-            [sys.executable, COMMANDS, file], cwd=cwd or self.root, env=environment, text=True, capture_output=True
-        )
-        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
-        return process.stdout
-
-    def dataset(self, number):
-        (folder,) = (self.root / "raw").glob(f"Dataset{number}_*")
-        return folder
-
-    def model(self, number, trainer, plans, configuration):
-        return self.results / self.dataset(number).name / f"{trainer}__{plans}__{configuration}"
 
 
 def small(architecture):
@@ -100,18 +64,12 @@ def plan_by_hand(folder):
     (folder / f"{RESENC}.json").write_text(json.dumps(plans))
 
 
-def plan(host, number):
-    # nnU-Net's planner computes on as many threads as the augmentation has workers, and fails with none.
-    host.run(f"nnUNetv2_extract_fingerprint -d {number} -np 1", f"nnUNetv2_plan_experiment -d {number}", workers=1)
-
-
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     """The plain phantoms, planned for all configurations and both encoders."""
     host = Host(tmp_path_factory.mktemp("matrix"))
-    host.results.mkdir()
     write_dataset(host.root / "raw" / "Dataset990_Plain")
-    plan(host, 990)
+    host.plan(990)
     folder = host.root / "preprocessed" / "Dataset990_Plain"
     plan_by_hand(folder)
     (folder / "splits_final.json").write_text(json.dumps(FOLDS))
@@ -131,12 +89,14 @@ def check_prediction(host, number, folder, labels):
         assert set(np.unique(sitk.GetArrayFromImage(predicted))) <= labels
 
 
-IN_CI = [(PLAIN, "A"), (RESENC, "B")]
-IN_THE_GRID = [pytest.param(*arm, marks=pytest.mark.grid) for arm in ((PLAIN, "B"), (RESENC, "A"))]
+def arms(*in_ci):
+    """Returns every pair of plans and module, those that are not for CI marked as the grid's."""
+    pairs = [(plans, module) for plans in (PLAIN, RESENC) for module in "AB"]
+    return [pytest.param(*pair, marks=[] if pair in in_ci else pytest.mark.grid) for pair in pairs]
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-@pytest.mark.parametrize(("plans", "module"), [*IN_CI, *IN_THE_GRID])
+@pytest.mark.parametrize(("plans", "module"), arms((RESENC, "B")))
+@pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.grid)])
 def test_trains_validates_and_predicts(configuration, plans, module, host, tmp_path):
     trainer = f"nnUNetTrainerSALSTM_{module}_{LENGTH}"
     images = host.dataset(990) / "imagesTs"
@@ -152,7 +112,7 @@ def test_trains_validates_and_predicts(configuration, plans, module, host, tmp_p
     assert len(summary["metric_per_case"]) == len(FOLDS[0]["val"])
 
 
-@pytest.mark.parametrize(("plans", "module"), [*IN_CI, *IN_THE_GRID])
+@pytest.mark.parametrize(("plans", "module"), arms((PLAIN, "A"), (RESENC, "B")))
 def test_the_cascade(plans, module, host, tmp_path):
     trainer = f"nnUNetTrainerSALSTM_{module}_{LENGTH}"
     low, full = tmp_path / "low", tmp_path / "full"
@@ -208,7 +168,7 @@ VARIANTS = {
 def test_labels_and_channels(variant, host, tmp_path):
     number, module, description, changes = VARIANTS[variant]
     other_labels(host.root / "raw" / f"Dataset{number}_{variant}", description, **changes)
-    plan(host, number)
+    host.plan(number)
     plan_by_hand(host.root / "preprocessed" / f"Dataset{number}_{variant}")
     trainer = f"nnUNetTrainerSALSTM_{module}_{LENGTH}"
     images = host.dataset(number) / "imagesTs"
@@ -276,3 +236,29 @@ def test_everything_a_trained_model_is_used_for(host, tmp_path):
         f"nnUNetv2_ensemble -i {of_vanilla} {whole} -o {ensembled} -np 1",
     )
     check_prediction(host, 990, ensembled, {0, 1, 2})
+
+
+def test_neighbouring_slices_from_the_official_folder_to_the_prediction(tmp_path):
+    host = Host(tmp_path / "nnunet")
+    folder = write_acdc(tmp_path / "ACDC", test=1)
+    host.run(f"nnUNetv2_salstm convert acdc -i {folder} --neighbours 1 -np 1")
+    host.plan(127)
+    file = host.root / "preprocessed" / host.dataset(127).name / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    small(plans["configurations"]["2d"]["architecture"])
+    plans["configurations"]["2d"]["batch_size"] = 12
+    file.write_text(json.dumps(plans))
+    trainers = [f"nnUNetTrainerSALSTM_{module}_25d_{LENGTH}" for module in "AB"] + [f"nnUNetTrainerSALSTMOff_{LENGTH}"]
+    images = host.dataset(127) / "imagesTs"
+    commands = []
+    for trainer in trainers:
+        arm = f"-tr {trainer} -device cpu"
+        commands.append(f"nnUNetv2_train 127 2d 0 {arm}")
+        commands.append(f"nnUNetv2_predict -i {images} -o {tmp_path / trainer} -d 127 -c 2d -f 0 {arm} -npp 1 -nps 1")
+    printed = host.run("nnUNetv2_preprocess -d 127 -c 2d -np 1", *commands)
+    assert len(re.findall(r"Batch size [3-5] instead of the planned 12", printed)) == 2
+    for trainer in trainers:
+        check_prediction(host, 127, tmp_path / trainer, {0, 1, 2, 3})
+        saved = json.loads((host.model(127, trainer, PLAIN, "2d") / "plans.json").read_text())["configurations"]["2d"]
+        sequence = saved["architecture"]["arch_kwargs"].get("salstm", {}).get("sequence")
+        assert (sequence, saved["batch_size"] < 6) == (("frames", True) if "25d" in trainer else (None, False))
