@@ -26,7 +26,9 @@ def convert(data, folder, *arguments, processes=1):
 def start(data, folder, *arguments, before="pass"):
     """Starts a conversion in a session of its own, as a terminal does."""
     argv = ["convert", data, "-i", str(folder), *map(str, arguments)]
-    code = f"import sys; from nnunetv2_salstm.cli import main; {before}; sys.exit(main({argv!r}))"
+    # A background job of a shell ignores Ctrl-C, and so would what it starts.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from nnunetv2_salstm.cli import main; {before}; sys.exit(main({argv!r}))"
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -130,16 +132,19 @@ def test_a_folder_of_something_else_is_never_removed(content, nnunet_folders, tm
     target = nnunet_folders / "raw" / "Dataset027_ACDC"
     if content == "a link":
         (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / MARK).write_text(json.dumps({"converted_by": dataset.MADE_BY}))
         target.symlink_to(tmp_path / "elsewhere")
     elif content == "a file":
         target.write_text("mine")
     else:
         target.mkdir()
         (target / ("dataset.json" if content == "dataset.json" else "imagesTr")).write_text('{"numTraining": 1}')
-    before = snapshot(nnunet_folders)
-    assert convert("acdc", write_acdc(tmp_path / "ACDC", 2), "--overwrite") == 1
+    before = snapshot(tmp_path)
+    source = write_acdc(tmp_path / "ACDC", 2)
+    assert convert("acdc", source, "--overwrite") == 1
     assert "was not made by nnUNetv2_salstm convert; remove it" in capsys.readouterr().err
-    assert snapshot(nnunet_folders) == before
+    assert before.items() <= snapshot(tmp_path).items()
+    assert not [path for path in target.rglob("*") if path.name == "imagesTr" and path.is_dir()]
 
 
 def test_an_empty_folder_is_filled(nnunet_folders, tmp_path):
@@ -324,7 +329,7 @@ def test_a_full_disk_is_explained_and_leaves_no_half_file(data, nnunet_folders, 
     else:
         source = write_isic(tmp_path / "ISIC", (3, 0, 0), size=(200, 300))
     # Files longer than this cannot be written; SimpleITK says nothing of it.
-    full = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    full = "import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     full += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))"
     process = start(data, source, "-np", 1, before=full)
     _, error = process.communicate(timeout=60)

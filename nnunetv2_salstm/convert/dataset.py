@@ -136,13 +136,13 @@ class Target:
 
     def finish(self, collection: Collection, cases: Iterable[Case], splits: Splits) -> None:
         """Removes what belongs to no case, and writes the splits and, last of all, dataset.json."""
-        names = {case.name: case for case in cases}
+        training = {case.name: not case.test for case in cases}
         for part in _PARTS:
             for file in (self.folder / part).glob("*"):
                 # Of a case that was left out in the end, or of a process that was killed.
                 name = file.name.removesuffix(collection.file_ending)
                 name = name[:-5] if part.startswith("images") else name
-                if name not in names or names[name].test != part.endswith("Ts"):
+                if name not in training:
                     file.unlink()
         if splits.folds:
             self._write_json("splits_final.json", splits.folds)
@@ -150,8 +150,7 @@ class Target:
                 unfinished.write_text(_to_json(splits.folds))
         else:
             self.splits_file.unlink(missing_ok=True)
-        training = sum(not case.test for case in names.values())
-        self._write_json("dataset.json", describe(collection, self.folder.name, training))
+        self._write_json("dataset.json", describe(collection, self.folder.name, sum(training.values())))
         (self.folder / BEGUN).unlink()
 
     def _is_empty(self) -> bool:
