@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, demo, patch, trainers_path
+from nnunetv2_salstm import bench, compare, demo, doctor, patch, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": bench,
     "compare": compare,
     "demo": demo,
+    "doctor": doctor,
     "patch": patch,
     "trainers-path": trainers_path,
 }
