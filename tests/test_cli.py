@@ -18,7 +18,9 @@ def test_every_command_has_help_and_both_functions():
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["bench", "--help"], ["demo", "--help"], ["trainers-path", "--help"]], ids=" ".join
+    "argv",
+    [["--help"], ["bench", "--help"], ["demo", "--help"], ["doctor", "--help"], ["patch", "--help"]],
+    ids=" ".join,
 )
 def test_help_imports_neither_torch_nor_nnunet(argv):
     heavy = "torch", "nnunetv2", "numpy", "matplotlib", "SimpleITK"

@@ -336,6 +336,9 @@ def test_older_releases_learn_to_find_our_trainers(nnunet, tmp_path):
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans_of(tiny()) | {"dataset_name": folder.name}))
     description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "core": 1}, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description))
+    # nnU-Net chooses a reader by what it finds here.
+    (folder / plans_of(tiny())["configurations"]["3d_fullres"]["data_identifier"]).mkdir()
+    (folder / plans_of(tiny())["configurations"]["3d_fullres"]["data_identifier"] / "case.b2nd").touch()
     theirs = tmp_path / "theirs" / "package"
     theirs.mkdir(parents=True)
     (theirs / "__init__.py").touch()

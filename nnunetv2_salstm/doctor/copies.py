@@ -61,8 +61,8 @@ def check_own_copy(machine: Machine) -> Iterator[Finding]:
     others = [str(other) for other in find_copies("nnunetv2_salstm") if other.resolve() != folder.resolve()]
     if others:
         todo = (
-            f"take the folder of {' and '.join(others)} out of PYTHONPATH; or repeat pip uninstall nnunetv2-salstm until "
-            "none is left, and install it again"
+            f"take the folder of {' and '.join(others)} out of PYTHONPATH; or repeat pip uninstall nnunetv2-salstm "
+            "until none is left, and install it again"
         )
         yield wrong(subject, f"Python imports {folder}, but there are also {', '.join(others)}", todo)
     elif hook.parent.resolve() != folder.parent.resolve():
@@ -78,7 +78,7 @@ def check_commands(machine: Machine) -> Iterator[Finding]:
     here = {Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))}
     if found is None:
         yield note(COMMAND, f"not on the PATH; it is in {' or '.join(map(str, sorted(here)))}")
-    elif Path(found).parent in here or _interpreter(Path(found)) == sys.executable:
+    elif Path(found).parent in here or Path(found).resolve().parent in here or _is_run_here(Path(found)):
         yield ok(COMMAND, found)
     else:
         text = f"{found} belongs to another environment than {sys.prefix}, where this package is"
@@ -138,8 +138,7 @@ def _get_out_of_the_way(folder: Path) -> str:
     return f"rename or delete {folder}, then: pip install --force-reinstall --no-deps nnunetv2"
 
 
-def _interpreter(script: Path) -> str:
-    """Returns the Python that a script names in its first line; empty for a program."""
+def _is_run_here(script: Path) -> bool:
+    """Whether a script's first lines name a Python of this environment."""
     with script.open("rb") as file:
-        first_line = file.readline(1000)
-    return os.fsdecode(first_line[2:]).strip() if first_line.startswith(b"#!") else ""
+        return os.fsencode(Path(sys.executable).parent / "python") in file.read(1000)

@@ -24,9 +24,12 @@ def _check_folder(variable: str) -> Finding:
     if not value:
         return wrong(variable, "not set", f"name a folder of yours: export {variable}=/path/to/a/folder")
     folder = Path(value)
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        return wrong(variable, f"{value} {what}", f"make the folder that {variable} names: {value}")
+    try:
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            return wrong(variable, f"{value} {what}", f"make the folder that {variable} names: {value}")
+    except PermissionError as error:
+        return wrong(variable, f"{value} is out of reach: {error.strerror}", _let_name_another(variable, value))
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"nnunetv2_salstm")
@@ -35,9 +38,13 @@ def _check_folder(variable: str) -> Finding:
         if variable == "nnUNet_raw":
             # Shared and read-only at many places.
             return note(variable, f"{text}; only converting data sets needs that")
-        return wrong(variable, text, f"let {variable} name a folder that you may write to, got {value}")
+        return wrong(variable, text, _let_name_another(variable, value))
     free = shutil.disk_usage(folder).free
     text = f"{value}, {free / 1e9:.0f} GB free"
     if free < LITTLE_SPACE:
         return note(variable, f"{text}: little, as preprocessed data and checkpoints take tens of GB")
     return ok(variable, text)
+
+
+def _let_name_another(variable: str, value: str) -> str:
+    return f"let {variable} name a folder that you may write to, got {value}"
