@@ -262,7 +262,7 @@ class TestVersions:
             ),
             ({"nnunetv2": "2.5.2"}, "nnunetv2-salstm 0.1.0 needs <3,>=2.6, got 2.5.2", '"nnunetv2<3,>=2.6"'),
             ({"nnunetv2": "3.0.0"}, "nnunetv2-salstm 0.1.0 needs <3,>=2.6, got 3.0.0", '"nnunetv2<3,>=2.6"'),
-            ({"torch": None}, "not installed, but nnunetv2 need", '"torch!=2.9.*,>=2.1.2"'),
+            ({"torch": None}, "not installed, needed by nnunetv2", '"torch!=2.9.*,>=2.1.2"'),
             ({"blosc2": "2.0"}, "nnunetv2 2.8.1 needs >=3.3.2, got 2.0", '"blosc2>=3.3.2"'),
         ],
         ids=["torch 2.9", "old nnU-Net", "new nnU-Net", "no torch", "what only nnU-Net needs"],
@@ -278,9 +278,9 @@ class TestVersions:
         versions_are(nnunetv2="2.7.0")
         found = self.check(facts())["nnunetv2"]
         assert found.status is Status.NOTE
-        assert found.text.endswith("plans work; nnUNetv2_salstm patch can teach it")
+        assert found.text.endswith("the plans route works; nnUNetv2_salstm patch teaches it")
         versions_are(nnunetv2="2.6.2")
-        assert self.check(facts())["nnunetv2"].text.endswith("2.8 does; plans work")
+        assert self.check(facts())["nnunetv2"].text.endswith("2.8 does; the plans route works")
 
     def test_torchvision_that_does_not_match(self, versions_are):
         versions_are()

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from nnunetv2_salstm.doctor.finding import Finding, not_applicable, note, ok, wrong
 from nnunetv2_salstm.doctor.machine import PACKAGES, Machine
@@ -89,7 +90,7 @@ def _check_package(package: str, demanded: dict[str, SpecifierSet], machine: Mac
         installed = version(package)
     except PackageNotFoundError:
         if demanded:
-            text = f"not installed, but {' and '.join(demanded)} need it"
+            text = f"not installed, needed by {' and '.join(demanded)}"
             yield wrong(package, text, f'run: pip install "{package}{_all_of(demanded)}"')
         else:
             yield not_applicable(package, "not installed")
@@ -114,10 +115,11 @@ def _check_package(package: str, demanded: dict[str, SpecifierSet], machine: Mac
 
 
 def _describe_nnunet(installed: str) -> Finding:
-    if tuple(int(part) for part in installed.split(".")[:2]) >= TRAINERS_BY_NAME:
+    if Version(installed).release >= TRAINERS_BY_NAME:
         return ok("nnunetv2", installed)
-    mend = "; nnUNetv2_salstm patch can teach it" if patches_for(installed) else ""
-    return note("nnunetv2", f"{installed} does not look for trainers of other packages, 2.8 does; plans work{mend}")
+    mend = "; nnUNetv2_salstm patch teaches it" if patches_for(installed) else ""
+    text = f"{installed} does not look for trainers of other packages by itself, 2.8 does; the plans route works{mend}"
+    return note("nnunetv2", text)
 
 
 def _all_of(demanded: dict[str, SpecifierSet]) -> SpecifierSet:
