@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nnunetv2
 import pytest
-from environments import clean_variables
+from environments import clean_variables, installed
 from presets import plans_of, tiny
 from releases import contents, release
 
@@ -303,6 +303,15 @@ def test_nnunet_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(session, "find_spec", lambda name: None)
     with pytest.raises(SalstmError, match="nnU-Net is not installed here; run: pip install nnunetv2"):
         session.find_nnunet()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_an_installation_has_the_patches(kind, nnunet, tmp_path_factory):
+    environment = installed(tmp_path_factory.getbasetemp(), kind)
+    code = "import sys; from nnunetv2_salstm.cli import main; sys.exit(main(['patch']))"
+    result = environment.run("-c", code, PYTHONPATH=str(nnunet))
+    assert (result.returncode, states(result)) == (0, ["can be applied"] * 2), result.stderr
 
 
 FIND = """
