@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections import namedtuple
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from environments import Environment, clean_variables, installed
 from releases import release
+from users import unprivileged
 
 import nnunetv2_salstm
 from nnunetv2_salstm import cli
@@ -202,19 +201,6 @@ class TestFolders:
             "/closed/inside is out of reach: Permission denied",
         ]
         assert statuses(found.values()) == ["note", "wrong", "wrong"]
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Makes this process an ordinary user's, if it is root's."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 class TestVersions:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from environments import clean_variables, installed
 from presets import plans_of, tiny
 from releases import contents, release
+from users import unprivileged
 
 import nnunetv2_salstm
 from nnunetv2_salstm.errors import SalstmError
@@ -260,6 +262,21 @@ def test_no_file_is_replaced_before_all_are_written(tmp_path, monkeypatch):
     with pytest.raises(SalstmError, match=r"cannot write .*unfinished.b.txt: No space left on device; run this as"):
         session.write_changes(changes, tmp_path)
     assert contents(tmp_path) == {"a.txt": BEFORE, "b.txt": BEFORE}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX users")
+def test_read_only_site_packages():
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "a.txt")
+        file.write_bytes(BEFORE)
+        file.chmod(0o444)
+        Path(folder).chmod(0o555)
+        with (
+            unprivileged(),
+            pytest.raises(SalstmError, match=r"cannot write .*: Permission denied; run this as the own"),
+        ):
+            session.write_changes(parse(example()), Path(folder))
+        assert contents(Path(folder)) == {"a.txt": BEFORE}
 
 
 def test_mode_and_links(tmp_path):
