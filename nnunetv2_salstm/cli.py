@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, trainers_path
+from nnunetv2_salstm import bench, compare, convert, demo, doctor, patch, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -16,6 +16,8 @@ COMMANDS = {
     "compare": compare,
     "convert": convert,
     "demo": demo,
+    "doctor": doctor,
+    "patch": patch,
     "trainers-path": trainers_path,
 }
 

@@ -19,7 +19,15 @@ def test_every_command_has_help_and_both_functions():
 
 @pytest.mark.parametrize(
     "argv",
-    [["--help"], ["bench", "--help"], ["convert", "acdc", "--help"], ["demo", "--help"], ["trainers-path", "--help"]],
+    [
+        ["--help"],
+        ["bench", "--help"],
+        ["convert", "acdc", "--help"],
+        ["demo", "--help"],
+        ["doctor", "--help"],
+        ["patch", "--help"],
+        ["trainers-path", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_neither_torch_nor_nnunet(argv):
