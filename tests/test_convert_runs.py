@@ -273,6 +273,13 @@ def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(processes, stuck, nn
     assert len(list(target.glob("labelsTr/*"))) == 12
 
 
+def test_the_first_bad_case_stops_a_conversion(nnunet_folders, tmp_path):
+    source = write_isic(tmp_path / "ISIC", (4, 0, 0))
+    (source / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000002.jpg").write_bytes(b"")
+    assert convert("isic2018", source) == 1
+    assert [file.stem for file in nnunet_folders.glob("raw/*/labelsTr/*")] == ["ISIC_0000001"]
+
+
 def test_begun_with_other_options_it_is_refused_unless_overwritten(nnunet_folders, tmp_path, capsys):
     source = write_isic(tmp_path / "ISIC", (4, 0, 0))
     bad = source / "ISIC2018_Task1_Training_GroundTruth" / "ISIC_0000003_segmentation.png"
@@ -307,6 +314,7 @@ def test_a_half_removed_dataset_is_not_gone_on_with(nnunet_folders, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(dataset.shutil, "rmtree", interrupted)
         assert convert("isic2018", source, "--overwrite") == 130
+    assert json.loads((target / MARK).read_text())["removed"]
     assert convert("isic2018", source) == 1
     assert convert("isic2018", source, "--overwrite") == 0
     assert (target / "dataset.json").exists()
