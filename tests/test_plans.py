@@ -115,7 +115,7 @@ def test_refuses_contradictions_and_wrong_values(salstm, demanded, message):
 @pytest.mark.parametrize("network", ["plain", "residual"])
 def test_frames_shrink_the_batch_to_the_planned_memory(network):
     plan = PRESETS["acdc2d"] if network == "plain" else as_residual_encoder(PRESETS["acdc2d"])
-    plans = plans_of(plan)
+    plans = copy.deepcopy(plans_of(plan))
     rewritten = add_to_plans(plans, "2d", {"module": "A", "sequence": "frames"})
     configuration = rewritten["configurations"]["2d"]
     before, now = (
@@ -124,8 +124,11 @@ def test_frames_shrink_the_batch_to_the_planned_memory(network):
     one_more = now / configuration["batch_size"]
     assert now <= before < now + one_more
     assert plan["batch_size"] / 3.2 < configuration["batch_size"] < plan["batch_size"] / 2
-    # What asks for frames itself was planned for them.
     assert add_to_plans(rewritten, "2d", {"module": "A", "sequence": "frames"}) == rewritten
+    # What asks for frames itself was planned for them.
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["salstm"] = {"sequence": "frames"}
+    kept = add_to_plans(plans, "2d", {"module": "A", "sequence": "frames"})
+    assert kept["configurations"]["2d"]["batch_size"] == plan["batch_size"]
 
 
 @pytest.mark.parametrize(("planned", "expected"), [(1, 1), (2, 2), (3, 2)])
