@@ -96,6 +96,22 @@ def test_the_costs_in_the_readme_are_the_measured_ones():
     assert f"peak memory {mean('peak_memory', a)}" in text
 
 
-def test_the_performance_table_is_the_measured_one():
-    report = Report.from_json((ROOT / "docs" / "results" / "bench_cpu.json").read_text())
+@pytest.mark.parametrize("name", ["bench_cpu", "bench_cpu_large", "bench_25d"])
+def test_the_performance_tables_are_the_measured_ones(name):
+    report = Report.from_json((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    assert report.command in (ROOT / "docs" / "performance.md").read_text() or name == "bench_cpu"
     assert markdown_table(report.rows(), text_columns=3) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_the_table_of_defaults_is_the_measured_one():
+    presets = json.loads((ROOT / "docs" / "results" / "defaults.json").read_text())["presets"]
+
+    def ratio(times):
+        return f"{times['ratio']:.2f} ({times['range'][0]:.2f}-{times['range'][1]:.2f})"
+
+    rows = [["plan", "blocks", "parameters", "FLOPs", "training step", "inference tile"]]
+    for preset, variants in presets.items():
+        for name, found in variants.items():
+            sizes = [f"{found[quantity]:.2f}" for quantity in ("parameters", "flops")]
+            rows.append([preset, name, *sizes, ratio(found["training_step"]), ratio(found["inference_tile"])])
+    assert markdown_table(rows, text_columns=2) in (ROOT / "docs" / "performance.md").read_text()
