@@ -71,6 +71,7 @@ def test_no_graph_break_forward_and_backward(plan, module, large_slice, monkeypa
         close(compiled(x), network(x))
 
 
+@pytest.mark.slow
 def test_no_graph_break_with_frames():
     plan = tiny(2)
     network = network_of(plan, "A", "frames")
@@ -99,7 +100,8 @@ def graphs(network, x):
     return counts
 
 
-@pytest.mark.parametrize("module", ["A", pytest.param("B", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["A", "B"])
 def test_no_more_recompilations_than_the_stock_network(module):
     plan = tiny(3)
     x = torch.randn(2, 2, *plan["patch_size"], dtype=torch.double)

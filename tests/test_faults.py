@@ -135,7 +135,14 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B", "nnUNetTrainerSALSTMOff"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerSALSTM_A",
+        pytest.param("nnUNetTrainerSALSTM_B", marks=pytest.mark.slow),
+        pytest.param("nnUNetTrainerSALSTMOff", marks=pytest.mark.slow),
+    ],
+)
 def test_continuing_equals_an_uninterrupted_training(name, make, tmp_path, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: (FixedBatches(self), FixedBatches(self)))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
@@ -175,7 +182,9 @@ def test_continuing_equals_an_uninterrupted_training(name, make, tmp_path, monke
     assert not torch.allclose(other.network.state_dict()[key], whole.network.state_dict()[key], atol=1e-4)  # it trained
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B"])
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerSALSTM_A", pytest.param("nnUNetTrainerSALSTM_B", marks=pytest.mark.slow)]
+)
 def test_equal_seeds_give_equal_weights_after_five_steps(name, make, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: (FixedBatches(self), FixedBatches(self)))
     states = []

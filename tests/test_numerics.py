@@ -34,7 +34,7 @@ def values(network, x, autocast):
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("module", ["A", "B", "conv"])
+@pytest.mark.parametrize("module", ["A", "B", pytest.param("conv", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("plan", "frames"),
     [(tiny(3), False), (tiny(2), False), (tiny(2), True), (THIN, False), (THIN_IN_PLANE, False)],
