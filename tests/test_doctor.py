@@ -445,12 +445,19 @@ def load(file: Path):
 class TestCopies:
     """What lies in the way of the installed packages; the real ones are out of sight."""
 
+    @pytest.fixture(autouse=True)
+    def _alone(self, tmp_path_factory):
+        """Links our package into a folder where nothing else is."""
+        self.ours = tmp_path_factory.mktemp("ours")
+        for name in ("nnunetv2_salstm", "nnunetv2_salstm_autoload.py"):
+            (self.ours / name).symlink_to(PACKAGE / name)
+
     def check(self, name: str, *path: Path, cwd: Path | None = None, **variables: str) -> list[Finding]:
         code = (
             "import json; from dataclasses import asdict; from nnunetv2_salstm.doctor import copies; "
             f"print(json.dumps([asdict(f) | {{'status': f.status.value}} for f in copies.{name}(None)]))"
         )
-        paths = {"PYTHONPATH": os.pathsep.join(map(str, [*path, PACKAGE]))}
+        paths = {"PYTHONPATH": os.pathsep.join(map(str, [*path, self.ours]))}
         # -S: no site-packages.
         command = [sys.executable, "-S", "-c", code]
         variables = clean_variables() | paths | variables
@@ -563,15 +570,15 @@ class TestCopies:
         assert found.status is Status.OK
 
     def test_one_package_of_ours(self):
-        assert self.check("check_own_copy") == [ok("nnunetv2_salstm's folder", str(PACKAGE / "nnunetv2_salstm"))]
+        assert self.check("check_own_copy") == [ok("nnunetv2_salstm's folder", str(self.ours / "nnunetv2_salstm"))]
 
     def test_an_old_package_of_ours(self, tmp_path):
         old = tmp_path / "nnunetv2_salstm"
         old.mkdir()
         (old / "__init__.py").touch()
-        (found,) = self.check("check_own_copy", PACKAGE, tmp_path)
+        (found,) = self.check("check_own_copy", self.ours, tmp_path)
         assert found.status is Status.WRONG
-        assert found.text == f"Python imports {PACKAGE / 'nnunetv2_salstm'}, but there are also {old}"
+        assert found.text == f"Python imports {self.ours / 'nnunetv2_salstm'}, but there are also {old}"
         assert f"take the folder of {old} out of PYTHONPATH" in found.todo
 
     def test_an_old_start_up_hook(self, tmp_path):

@@ -28,6 +28,8 @@ from nnunetv2_salstm.patch.unified_diff import HunkMismatch, blob_name, parse
 from nnunetv2_salstm_autoload import trainers_folder
 
 PACKAGE = Path(nnunetv2_salstm.__file__).parents[1]
+# Where the packages are installed Python looks anyway; in front of the standard library they would hide parts of it.
+OURS = [] if PACKAGE.name in ("site-packages", "dist-packages") else [str(PACKAGE)]
 PATCHES = [Patch.read(file) for file in sorted(patches_folder().glob("*.patch"))]
 ACDC = "nnunetv2/dataset_conversion/Dataset027_ACDC.py"
 TRAINER = "nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py"
@@ -84,7 +86,7 @@ every_version = pytest.mark.parametrize(
 
 def python(nnunet: Path, code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs Python with a copy of nnU-Net in front of the installed one."""
-    path = {"PYTHONPATH": os.pathsep.join([str(nnunet), str(PACKAGE)])}
+    path = {"PYTHONPATH": os.pathsep.join([str(nnunet), *OURS])}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(
         command, cwd=nnunet.parent, env=clean_variables() | path | variables, capture_output=True, text=True
