@@ -353,8 +353,10 @@ def start():
     started = []
 
     def start_demo(out):
+        # Jobs in the background of a script are started deaf to Ctrl-C.
         code = (
-            "import dataclasses, sys; from nnunetv2_salstm.demo import settings; "
+            "import dataclasses, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from nnunetv2_salstm.demo import settings; "
             f"settings.QUICK = dataclasses.replace(settings.QUICK, {TINY}); "
             f"from nnunetv2_salstm.cli import main; sys.exit(main(['demo', '--quick', '--out', {str(out)!r}]))"
         )
