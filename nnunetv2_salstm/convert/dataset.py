@@ -16,7 +16,7 @@ from nnunetv2_salstm.convert.volumes import write_volume
 from nnunetv2_salstm.datasets import nnunet_folder
 from nnunetv2_salstm.errors import SalstmError
 from nnunetv2_salstm.files import written_whole
-from nnunetv2_salstm.neighbours import FRAMES, KEY, neighbours_entry
+from nnunetv2_salstm.neighbours import with_neighbours
 
 MADE_BY = "nnUNetv2_salstm convert"
 # Says which conversion the folder belongs to until dataset.json is there, which is written last.
@@ -185,10 +185,9 @@ class Target:
 
 def describe(collection: Collection, name: str, training: int) -> dict[str, Any]:
     """Returns nnU-Net's dataset.json for so many training cases."""
-    channels = collection.channels * (len(FRAMES) if collection.neighbours else 1)
     description = {
         "name": name,
-        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+        "channel_names": {str(index): channel for index, channel in enumerate(collection.channels)},
         "labels": dict(collection.labels),
         "numTraining": training,
         "file_ending": collection.file_ending,
@@ -196,9 +195,7 @@ def describe(collection: Collection, name: str, training: int) -> dict[str, Any]
         "reference": collection.reference,
         "converted_by": f"{MADE_BY} {version('nnunetv2-salstm')}",
     }
-    if collection.neighbours:
-        description[KEY] = neighbours_entry(len(collection.channels))
-    return description
+    return with_neighbours(description) if collection.neighbours else description
 
 
 def _read_json(file: Path) -> Any:
