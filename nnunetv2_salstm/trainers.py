@@ -123,13 +123,8 @@ class SALSTMTrainerMixin:
         if (salstm_of(plans, configuration) or {}).get("sequence") == "frames":
             self.channels_of_a_frame = channels_of_a_frame(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
-        was = PlansManager(planned).get_configuration(configuration).batch_size
-        now = self.configuration_manager.batch_size
-        if now != was:
-            self.print_to_log_file(
-                f"Batch size {now} instead of the planned {was}: the encoder runs for {', '.join(FRAMES)}, and "
-                "memory was planned for one pass."
-            )
+        if self.channels_of_a_frame is not None:
+            self._log_batch_size(PlansManager(planned).get_configuration(configuration).batch_size)
 
     @property
     def salstm(self) -> dict[str, Any] | None:
@@ -216,6 +211,15 @@ class SALSTMTrainerMixin:
             if theirs != self.salstm:
                 raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+
+    def _log_batch_size(self, planned: int) -> None:
+        """Says in the log if the batch is not the planned one, which 2.5D may shrink."""
+        batch_size = self.configuration_manager.batch_size
+        if batch_size != planned:
+            self.print_to_log_file(
+                f"Batch size {batch_size} instead of the planned {planned}: the encoder runs for {', '.join(FRAMES)}, "
+                "and memory was planned for one pass."
+            )
 
     def _check_results_folder(self) -> None:
         """Checks that the other folds in this results folder were trained with the same modules.
