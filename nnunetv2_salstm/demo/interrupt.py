@@ -1,6 +1,7 @@
 """Ctrl-C during nnU-Net's work."""
 
 import multiprocessing
+import multiprocessing.pool
 import os
 import signal
 import threading
@@ -15,19 +16,23 @@ def stoppable(patience: float = 3.0) -> Iterator[None]:
 
     One Ctrl-C may not be enough: Python drops a KeyboardInterrupt that hits a callback and goes on, and a pool whose
     workers it has ended may wait for them forever. What has not ended after `patience` seconds is interrupted again.
+    A pool that is being made is made first: one half made is nobody's to end and keeps replacing its workers.
     """
-    interrupted, ended = threading.Event(), threading.Event()
+    interrupted, ended, deferred = threading.Event(), threading.Event(), [False]
     owner, thread = os.getpid(), threading.get_ident()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         # Forked workers have this handler too; their owner ends them.
-        if os.getpid() == owner:
-            interrupted.set()
+        if os.getpid() != owner:
+            return
+        deferred[0] = _makes_a_pool(frame)
+        interrupted.set()
+        if not deferred[0]:
             raise KeyboardInterrupt
 
     def insist() -> None:
         interrupted.wait()
-        while not ended.wait(patience):
+        while not ended.wait(0.1 if deferred[0] else patience):
             # A real signal, as it also wakes a thread that waits.
             signal.pthread_kill(thread, signal.SIGINT)
 
@@ -36,6 +41,11 @@ def stoppable(patience: float = 3.0) -> Iterator[None]:
     threading.Thread(target=insist, daemon=True).start()
     try:
         yield
+    except Exception as error:
+        # nnU-Net may notice first that the workers, which the terminal interrupts too, have gone.
+        if interrupted.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -45,3 +55,11 @@ def stoppable(patience: float = 3.0) -> Iterator[None]:
         interrupted.set()
         if handles_signals:
             signal.signal(signal.SIGINT, before)
+
+
+def _makes_a_pool(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is multiprocessing.pool.Pool.__init__.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -46,8 +46,9 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
     print("Ctrl-C stops; the same command then goes on where it was.")
     with (
         explained(out),
-        stoppable(),
         Progress(out / "nnunet.log", stages=3 + len(ARMS)) as progress,
+        # Within: what interrupted workers say in their last moments is for the log.
+        stoppable(),
         _environment(
             nnUNet_raw=str(out / "raw"),
             nnUNet_preprocessed=str(out / "preprocessed"),
