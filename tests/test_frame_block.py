@@ -94,11 +94,11 @@ def test_large_inputs_stay_finite_under_autocast(dtype):
         assert torch.isfinite(value).all(), name
 
 
-def test_feature_map_size_counts_three_frames_and_one_sum():
+def test_feature_map_size_counts_three_frames():
     block = make_block()
     cells = 3 * 4  # of a 5 x 7 map
     gates = 2 * 4 * 4  # two directions, four gates, four channels
-    assert block.compute_conv_feature_map_size((5, 7)) == 3 * cells * (4 + gates + gates + 8) + 8 * 5 * 7
+    assert block.compute_conv_feature_map_size((5, 7)) == 3 * cells * (4 + gates + gates + 8)
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,13 @@ class SALSTMBlock(nn.Module):
             )
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
-        """Returns how many values the convolutions and the sum produce for a size in voxels, as nnU-Net counts."""
+        """Returns how many values the convolutions produce for a size in voxels, as nnU-Net counts.
+
+        The sum with the skip is not counted: no gradient needs it, so that it has gone when memory is fullest.
+        """
         cells = math.prod(math.ceil(size / length) for size, length in zip(input_size, self.stride, strict=True))
         coarse_channels = self.reduce.out_channels + self.layer.feature_map_channels
-        return cells * coarse_channels + math.prod(input_size) * self.channels
+        return cells * coarse_channels
 
     def contribution(self, x: Tensor) -> Tensor:
         """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""

@@ -1,6 +1,5 @@
 """The residual block for 2.5D: frames that come with their neighbours, of which the current one is refined."""
 
-import math
 
 import torch
 from einops import rearrange
@@ -48,9 +47,8 @@ class FrameBlock(SALSTMBlock):
         return add_to_cells(x[: len(x) // NUM_FRAMES], self.contribution(x), self.stride, inplace)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
-        """Returns how many values the convolutions and the sum produce for a size in voxels, for all three frames."""
-        one_frame = super().compute_conv_feature_map_size(input_size)
-        return NUM_FRAMES * one_frame - (NUM_FRAMES - 1) * math.prod(input_size) * self.channels  # one sum
+        """Returns how many values the convolutions produce for a size in voxels, for all three frames."""
+        return NUM_FRAMES * super().compute_conv_feature_map_size(input_size)
 
     def apply_layer(self, x: Tensor) -> Tensor:
         """Returns the layer's output for the current frames, (B, channels, *S), from all, (3B, in_channels, *S)."""
