@@ -1,9 +1,32 @@
-"""Files and folders that are never left half-written."""
+"""Files and folders: read with clear errors, never left half-written."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.errors import SalstmError
+
+
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """Returns the object in a JSON file; `what` names it in errors.
+
+    Raises:
+        SalstmError: if the file is not there, cannot be read or holds no JSON object.
+    """
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise SalstmError(f"there is no file of {what} at {file}") from None
+    except OSError as error:
+        raise SalstmError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SalstmError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise SalstmError(f"{file} holds no {what}")
+    return values
 
 
 @contextmanager

@@ -93,16 +93,41 @@ def feature_map_size(architecture: Mapping[str, Any], patch_size: Sequence[int])
         patch_size: in voxels.
     """
     with torch.device("meta"):  # no memory, no numbers drawn
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            input_channels=len(FRAMES),  # any that every network takes: they do not count
-            output_channels=2,
-            allow_init=False,
-            deep_supervision=True,
-        )
+        # Any channels that every network takes: they do not count.
+        network = build_network(architecture, input_channels=len(FRAMES), output_channels=2, initialise=False)
     return int(network.compute_conv_feature_map_size(patch_size))
+
+
+def build_network(
+    architecture: Mapping[str, Any], input_channels: int, output_channels: int, initialise: bool = True
+) -> Any:
+    """Returns the network of a configuration as nnU-Net builds it for training.
+
+    Args:
+        architecture: of a configuration of nnU-Net plans.
+        input_channels: of the images.
+        output_channels: of the segmentation.
+        initialise: draw the weights as nnU-Net does, rather than as torch does.
+    """
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        input_channels=input_channels,
+        output_channels=output_channels,
+        allow_init=initialise,
+        deep_supervision=True,
+    )
+
+
+def architecture_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Returns the architecture of a configuration, whatever it inherits and however old the plans are."""
+    return _configuration(plans, configuration)["architecture"]
+
+
+def salstm_plans_name(plans_name: str, module: str) -> str:
+    """Returns the name of the plans `plans_name` with blocks of a module, e.g. nnUNetPlansSALSTM_A."""
+    return f"{plans_name}SALSTM_{module}"
 
 
 def _configuration(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:

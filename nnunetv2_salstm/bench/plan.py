@@ -1,6 +1,5 @@
 """What is benchmarked: one configuration of nnU-Net plans, wherever it comes from."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from nnunetv2_salstm.bench.presets import PRESETS, load_preset, name_of
 from nnunetv2_salstm.datasets import find_dataset
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.files import read_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     Raises:
         SalstmError: if the file is missing or holds no plans, or lacks a configuration; lists those it has.
     """
-    plans = _read_json(file, "plans")
+    plans = read_json(file, "plans")
     known = plans.get("configurations")
     if not isinstance(known, dict):
         raise SalstmError(f"{file} holds no nnU-Net plans (no configurations); give a file such as nnUNetPlans.json")
@@ -50,7 +50,7 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     if unknown:
         raise SalstmError(f"{file} has the configurations {', '.join(known)}; got {', '.join(unknown)}")
     dataset_file = file.parent / "dataset.json"
-    dataset_json = _read_json(dataset_file, "dataset.json") if dataset_file.is_file() else _assumed_dataset(plans)
+    dataset_json = read_json(dataset_file, "dataset.json") if dataset_file.is_file() else _assumed_dataset(plans)
     chosen = configurations or [
         name for name, values in known.items() if isinstance(values, dict) and _has_network(values, known)
     ]
@@ -91,17 +91,3 @@ def _assumed_dataset(plans: dict[str, Any]) -> dict[str, Any]:
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-
-
-def _read_json(file: Path, what: str) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise SalstmError(f"there is no file of {what} at {file}") from None
-    except OSError as error:
-        raise SalstmError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise SalstmError(f"{file} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise SalstmError(f"{file} holds no {what}")
-    return values

@@ -1,6 +1,5 @@
 """The residual block for 2.5D: frames that come with their neighbours, of which the current one is refined."""
 
-
 import torch
 from einops import rearrange
 from torch import Tensor
