@@ -19,6 +19,7 @@ NETWORKS = {
     "PlainConvUNet": "nnunetv2_salstm.networks.SALSTMPlainConvUNet",
     "ResidualEncoderUNet": "nnunetv2_salstm.networks.SALSTMResidualEncoderUNet",
 }
+STOCK_NETWORKS = {name: f"dynamic_network_architectures.architectures.unet.{name}" for name in NETWORKS}
 
 
 def salstm_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any] | None:
@@ -123,6 +124,13 @@ def build_network(
 def architecture_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     """Returns the architecture of a configuration, whatever it inherits and however old the plans are."""
     return _configuration(plans, configuration)["architecture"]
+
+
+def without_salstm(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the architecture of the stock network to which blocks were added."""
+    network = architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
+    arguments = {name: value for name, value in architecture["arch_kwargs"].items() if name != "salstm"}
+    return {**architecture, "network_class_name": STOCK_NETWORKS[network], "arch_kwargs": arguments}
 
 
 def salstm_plans_name(plans_name: str, module: str) -> str:

@@ -1,9 +1,11 @@
 """Grafting from file to file."""
 
 import argparse
+import io
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,8 @@ def _require_trainer(name: str) -> None:
             return recursive_find_python_class(f"{nnunetv2.__path__[0]}/training/nnUNetTrainer", name, package)
 
     try:
-        found = find(name)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # where it looks is nobody's business here
+            found = find(name)
     except RuntimeError:
         found = None
     if found is None:
@@ -84,7 +87,9 @@ def _find_checkpoints(source: Path) -> list[Path]:
     if not source.is_dir():
         raise SalstmError(f"CHECKPOINT must be a file or a results folder, there is nothing at {source}")
     found = [file for pattern in ("", "fold_*/") for file in source.glob(f"{pattern}checkpoint_*.pth")]
-    files = sorted(file for file in found if file.name in NAMES)
+    files = sorted(
+        (file for file in found if file.name in NAMES), key=lambda file: (file.parent, NAMES.index(file.name))
+    )
     if not files:
         raise SalstmError(
             f"CHECKPOINT {source} has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres "
