@@ -63,7 +63,7 @@ class SkipBlocks(nn.ModuleDict):
         # one of their own, which nothing but the decoder needs when there are no gradients.
         inplace = not torch.is_grad_enabled() and isinstance(encoder, (PlainConvEncoder, ResidualEncoder))
         return [
-            self[str(stage)](skip, inplace) if str(stage) in self else skip[: len(skip) // self.frames]
+            self[str(stage)](skip, inplace) if str(stage) in self else skip[: skip.shape[0] // self.frames]
             for stage, skip in enumerate(skips)
         ]
 
