@@ -74,8 +74,12 @@ def shell_lines(page: str) -> Iterator[Line]:
 
 def commands(line: str) -> list[list[str]]:
     """Splits a line of a shell into commands, and those into words."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # a quotation mark that is not closed: no line of a shell
+        return [[line]]
     found: list[list[str]] = [[]]
-    for word in shlex.split(line, comments=True):
+    for word in words:
         if word == "&&":
             found.append([])
         else:
@@ -152,7 +156,7 @@ def problem(words: list[str], needs: str | None, monkeypatch) -> str:
     else:
         script = arguments[0] if program == "python" else program
         if not (ROOT / script).is_file():
-            return f"{script} is not there"
+            return f"{script} is not there; what is no command is fenced with its language"
         # The examples are imported.
         required = [Path(script).stem if script.startswith("examples/") else Path(script).name]
     if needs or (is_tested(*required) and "cuda" not in arguments):
@@ -210,6 +214,7 @@ def test_there_are_commands_on_the_pages():
         ("pip install onnx", "installs onnx"),
         ("python examples/no_such.py", "is not there"),
         ("benchmarks/gpu.sh", "no test has gpu.sh"),
+        ("DIR/nnunet.log   nnU-Net's output", "what is no command is fenced with its language"),
         ("true && pip download .", "true is not there.*pip download"),
     ],
 )
