@@ -50,13 +50,20 @@ class SkipBlocks(nn.ModuleDict):
             raise ValueError(f"x must hold {', '.join(FRAMES)} in its channels, a multiple of 3, got {tuple(x.shape)}")
         return (rearrange(x, "b (frame c) ... -> (frame b) c ...", frame=self.frames),)
 
-    def refine(self, encoder: nn.Module, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
-        """Returns the skips with the blocks applied; a forward hook of the encoder."""
+    def refine(self, encoder: Any, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
+        """Returns the skips with the blocks applied; a forward hook of the encoder.
+
+        Raises:
+            ValueError: if these are not as many as the encoder has strides; some block would be left out in silence.
+        """
+        stages = len(encoder.strides)
+        if len(skips) != stages:
+            raise ValueError(f"network.encoder must return a list of {stages} skips, one a stride, got {len(skips)}")
         # New tensors at full resolution cost more than what is computed. The stages of nnU-Net's encoders each return
         # one of their own, which nothing but the decoder needs when there are no gradients.
         inplace = not torch.is_grad_enabled() and isinstance(encoder, (PlainConvEncoder, ResidualEncoder))
         return [
-            self[str(stage)](skip, inplace) if str(stage) in self else skip[: len(skip) // self.frames]
+            self[str(stage)](skip, inplace) if str(stage) in self else skip[: skip.shape[0] // self.frames]
             for stage, skip in enumerate(skips)
         ]
 
@@ -69,8 +76,10 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     does not change until the blocks are trained. The state of torch's random generator is left as it was.
 
     Args:
-        network: has `.encoder`, which returns the list of skips, largest first, and has the attributes conv_op,
-            output_channels, strides, norm_op and norm_op_kwargs of nnU-Net's encoders; and `.decoder`.
+        network: has `.decoder`, and `.encoder`, which returns the list of its stages' features, largest first, the
+            bottleneck's last, and has the attributes of nnU-Net's encoders: conv_op, e.g. nn.Conv3d; output_channels
+            and strides of each stage, one stride for each axis; norm_op, e.g. nn.InstanceNorm3d, for the blocks'
+            input, or None; norm_op_kwargs, e.g. {"affine": True}.
         config: the modules; None for the default. With sequence "frames" the network's input then holds three frames
             in its channels, (B, 3C, *S), of which its encoder sees each for itself.
 
@@ -83,7 +92,10 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     encoder: Any = network.encoder
     missing = [name for name in _ENCODER_ATTRIBUTES if not hasattr(encoder, name)]
     if missing:
-        raise ValueError(f"network.encoder must have {', '.join(_ENCODER_ATTRIBUTES)}; it has no {', '.join(missing)}")
+        raise ValueError(
+            f"network.encoder must have {', '.join(_ENCODER_ATTRIBUTES)}; it has no {', '.join(missing)}: set them on "
+            "it; help(add_salstm) says what they are"
+        )
     if not getattr(encoder, "return_skips", True):
         raise ValueError("network.encoder must return its skips, got return_skips=False")
     if hasattr(network, "salstm"):

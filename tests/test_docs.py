@@ -37,6 +37,12 @@ def test_the_readme_is_short_and_its_example_runs(capsys):
     assert printed == claimed
 
 
+def test_the_block_in_other_networks_runs(capsys):
+    (block,) = python_blocks("docs/how-to/other-networks.md")
+    exec(compile(block, "other-networks.md", "exec"), {})
+    assert capsys.readouterr().out == "torch.Size([1, 32, 10, 64, 64])\n"
+
+
 def test_the_files_that_the_readme_names_are_there():
     names = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text())
     assert "docs/reference.md" in names

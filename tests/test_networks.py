@@ -274,6 +274,24 @@ def test_refuses_other_networks(network, message):
         add_salstm(network())
 
 
+class SkipsApart(nn.Module):
+    """An encoder that returns its bottleneck and its skips apart, as many do."""
+
+    conv_op, norm_op, norm_op_kwargs = nn.Conv2d, None, {}
+    output_channels, strides = (4, 4, 4), ((1, 1), (2, 2), (2, 2))
+
+    def forward(self, x):
+        skips = [x, x[..., ::2, ::2]]
+        return x[..., ::4, ::4], skips
+
+
+def test_refuses_encoders_that_return_something_else():
+    network = WithoutSkips(encoder=SkipsApart(), decoder=nn.Identity(), weight=nn.Parameter(torch.zeros(1)))
+    add_salstm(network)
+    with pytest.raises(ValueError, match=r"network.encoder must return a list of 3 skips, one a stride, got 2"):
+        network.encoder(torch.zeros(1, 4, 8, 8))
+
+
 def test_refuses_a_configuration_that_does_not_fit():
     with pytest.raises(ValueError, match="reduction must divide the 8 channels"):
         add_salstm(build(PLANS["2D"]), {"reduction": 3})

@@ -41,9 +41,9 @@ class FrameBlock(SALSTMBlock):
             ValueError: if x has other channels or axes than the block, or a batch that is no multiple of 3.
         """
         self.check(x)
-        if len(x) % NUM_FRAMES:
+        if x.shape[0] % NUM_FRAMES:
             raise ValueError(f"x must be (3B, ...), current, previous and next frames, got {tuple(x.shape)}")
-        return add_to_cells(x[: len(x) // NUM_FRAMES], self.contribution(x), self.stride, inplace)
+        return add_to_cells(x[: x.shape[0] // NUM_FRAMES], self.contribution(x), self.stride, inplace)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
         """Returns how many values the convolutions produce for a size in voxels, for all three frames."""

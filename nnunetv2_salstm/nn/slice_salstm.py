@@ -110,7 +110,9 @@ class SliceSALSTM(nn.Module):
         with without_autocast(x):
             volume = widened(x).unsqueeze(2) if is_image else widened(x)
             gates_of_a_slice = 8 * self.layer.hidden_channels * volume[:, 0, 0].numel()
-            in_turn = x.device.type == "cpu" and gates_of_a_slice >= LARGE_SLICE
+            # Symbolic in an export with a batch of any size, which a comparison would confine.
+            is_known = isinstance(gates_of_a_slice, int)
+            in_turn = x.device.type == "cpu" and is_known and gates_of_a_slice >= LARGE_SLICE
             out = (self.in_turn(volume) if in_turn else self.at_once(volume)).to(x.dtype)
             return out.squeeze(2) if is_image else out
 
@@ -190,7 +192,7 @@ class SliceSALSTM(nn.Module):
         out = widened(self.output_convolution.bias).unsqueeze(-1)
         weights = widened(self.output_convolution.weight).flatten(1).chunk(2, dim=1)
         for weight, (matrix, value) in zip(weights, factors, strict=True):
-            out = torch.baddbmm(out, (weight @ matrix).expand(len(value), -1, -1), value)
+            out = torch.baddbmm(out, (weight @ matrix).expand(value.shape[0], -1, -1), value)
         return out
 
     def neighbour(self, state: Tensor, depth: int) -> Tensor:
