@@ -70,7 +70,7 @@ def test_the_examples_of_the_reference_write_plans(tmp_path, monkeypatch):
     assert written["plans_name"] == "nnUNetPlans_steps3"
     assert salstm_of(written, "3d_fullres") == {"steps": 3, "reduction": 2}
     exec(compile(route, "reference.md", "exec"), namespace)
-    written = json.loads((folder / "nnUNetPlans_SALSTM_A.json").read_text())
+    written = json.loads((folder / "nnUNetPlansSALSTM_A.json").read_text())
     assert salstm_of(written, "3d_fullres")["steps"] == 3
     network = written["configurations"]["3d_fullres"]["architecture"]["network_class_name"]
     assert network == "nnunetv2_salstm.networks.SALSTMPlainConvUNet"

@@ -16,6 +16,7 @@ from nnunetv2_salstm.bench.presets import PRESETS as SHIPPED
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.plan.drawing import draw_network
 from nnunetv2_salstm.plan.fit import Fit, Training
 from nnunetv2_salstm.plan.memory import REFERENCE_GB, REFERENCE_VALUES, MemoryEstimate
 from nnunetv2_salstm.plans import add_to_plans, architecture_of
@@ -208,8 +209,8 @@ def test_estimates_rank_as_measurements_do():
         f"{min(ratios):.2f} and {max(ratios):.2f} of what was measured"
     ) in text.replace("\n", " ")
     assert (
-        f"by {100 * min(slices):.1f} to {100 * max(slices):+.1f} per cent of the stock network's memory, in 2.5D by up "
-        f"to {100 * max(frames):+.0f} per cent"
+        f"by {100 * min(slices):.1f} to {100 * max(slices):.1f} per cent of the stock network's memory, in 2.5D by up "
+        f"to {100 * max(frames):.0f} per cent"
     ) in text.replace("\n", " ")
 
 
@@ -284,6 +285,18 @@ def test_the_changes_are_written_and_said(planned, capsys):
 # The picture
 
 
+def texts(svg):
+    """Returns what matplotlib wrote into a picture, whatever its version made of the letters."""
+    return re.findall(r"<!-- (.*?) -->", svg)
+
+
+def test_the_picture_in_the_documentation_is_the_planned_networks():
+    configuration = add_to_plans(plans_of(PRESETS["acdc3d"]), "3d_fullres", {"module": "A"})["configurations"]
+    drawn = draw_network(configuration["3d_fullres"], "3d_fullres")
+    assert texts(drawn) == texts((RESULTS.parent / "figures" / "planned_network.svg").read_text())
+    assert len(texts(drawn)) > 20
+
+
 def test_the_picture_shows_the_blocks_where_they_are(planned, tmp_path):
     (tmp_path / "values.json").write_text('{"placement": "skips"}')
     assert plan("-c", "2d", "3d_fullres", "--draw", "--config", tmp_path / "values.json") == 0
@@ -291,7 +304,7 @@ def test_the_picture_shows_the_blocks_where_they_are(planned, tmp_path):
     assert (planned / "nnUNetPlansSALSTM_A_2d.svg").is_file()
     root = ElementTree.fromstring(picture.read_text())
     assert root.tag.endswith("svg")
-    comments = re.findall(r"<!-- (.*?) -->", picture.read_text())
+    comments = texts(picture.read_text())
     arguments = read(planned, "nnUNetPlansSALSTM_A")["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     stages = arguments["n_stages"]
     assert sum("SALSTM (A)" in comment for comment in comments) == stages - 1
