@@ -243,12 +243,16 @@ def test_blocks_shrink_first_then_the_batch_and_the_patch_last(preset):
         assert fit.gigabytes(found) <= target
         assert found.config.grid > planned.config.grid
         assert (found.config.placement == "all") == (target > least)
+        # The bottleneck keeps its block longest.
+        stages = PRESETS[preset]["architecture"]["arch_kwargs"]["n_stages"]
+        assert found.config.stages(stages)[-1] == stages - 1
     # Below the stock network's memory the planned blocks stay where a smaller batch will do.
     found = fit.search(0.8 * stock)
     assert fit.gigabytes(found) <= 0.8 * stock
     if planned.batch_size > 2:
         assert (found.config, found.patch_size) == (planned.config, planned.patch_size)
         assert 2 <= found.batch_size < planned.batch_size
+        assert fit.gigabytes(replace(found, batch_size=found.batch_size + 1)) > 0.8 * stock
     else:
         assert found.patch_size < planned.patch_size
     least = fit.search(0.25 * asked / planned.batch_size * 2)
