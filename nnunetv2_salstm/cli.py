@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, doctor, patch, trainers_path
+from nnunetv2_salstm import bench, compare, convert, demo, doctor, inspect, patch, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": convert,
     "demo": demo,
     "doctor": doctor,
+    "inspect": inspect,
     "patch": patch,
     "trainers-path": trainers_path,
 }
