@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nnunetv2_salstm.inspect.overlay import Overlay
 from nnunetv2_salstm.inspect.probe import DIRECTIONS, GATES
-from nnunetv2_salstm.inspect.report import ModelFindings, Quantity, contribution, of_attention, of_gate
+from nnunetv2_salstm.inspect.report import ModelFindings, Quantity, contribution, of_attention, of_gate, percent
 from nnunetv2_salstm.page import COLOURS, new_figure
 
 DPI = 110
@@ -47,7 +47,7 @@ def draw_sparsity(models: Sequence[ModelFindings]) -> bytes:
                 axes.set_title(titles[column] if len(shown) > 1 else "output of the encoder", loc="left")
                 axes.set_ylim(0, 1)
             else:
-                axes.set_ylim(bottom=0)
+                _start_at_zero(axes)
                 axes.set_xlabel("stage of the encoder")
             if column == 0:
                 axes.set_ylabel(label)
@@ -67,7 +67,7 @@ def draw_contributions(models: Sequence[ModelFindings]) -> bytes:
 
     for index, model in enumerate(models):
         _draw_series(axes, model, in_percent, index)
-    axes.set_ylim(bottom=0)
+    _start_at_zero(axes)
     axes.set_xlabel("stage of the encoder")
     axes.set_ylabel("contribution, % of the skip's norm")
     _number_stages(axes, models)
@@ -157,7 +157,7 @@ def draw_overlays(case: str, overlays: Sequence[tuple[ModelFindings, Overlay]]) 
         title = f"{model.label}\nslice {overlay.z + 1} of {overlay.depth}"
         panels.append([(overlay, None, title)])
         for stage, there in overlay.maps.items():
-            panels[-1].append((overlay, there, f"stage {stage}\nmax {there.max():.3g}"))
+            panels[-1].append((overlay, there, f"stage {stage}\nup to {percent(there.max())}"))
     rows = sum(math.ceil(len(row) / PANELS_A_ROW) for row in panels)
     width = WIDTH / PANELS_A_ROW
     tallest = max(o.image.shape[0] * o.pixel[0] / (o.image.shape[1] * o.pixel[1]) for _, o in overlays)
@@ -168,8 +168,8 @@ def draw_overlays(case: str, overlays: Sequence[tuple[ModelFindings, Overlay]]) 
             line = next(grid)
             for axes in line:
                 axes.set_axis_off()
-            for axes, (overlay, there, title) in zip(line, row[start : start + PANELS_A_ROW], strict=False):
-                _draw_overlay(axes, overlay, there)
+            for axes, (overlay, added, title) in zip(line, row[start : start + PANELS_A_ROW], strict=False):
+                _draw_overlay(axes, overlay, added)
                 axes.set_title(title, fontsize=10, loc="left")
     figure.suptitle(case, fontsize=11)
     return _to_png(figure)
@@ -182,7 +182,7 @@ def _draw_overlay(axes: Axes, overlay: Overlay, there: np.ndarray | None) -> Non
     axes.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
     if there is not None and there.max() > 0:
         share = there / there.max()
-        axes.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * share, extent=extent, interpolation="nearest")
+        axes.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * share, extent=extent, interpolation="nearest")
 
 
 def _draw_series(
@@ -193,6 +193,11 @@ def _draw_series(
     if series.stages:
         axes.plot(series.stages, series.mean, style, marker="o", color=COLOURS[index], label=label or model.label)
         axes.fill_between(series.stages, series.low, series.high, color=COLOURS[index], alpha=0.2, linewidth=0)
+
+
+def _start_at_zero(axes: Axes) -> None:
+    # Of zeros only, or of nothing, any height will do.
+    axes.set_ylim(0, 1.1 * max(axes.dataLim.ymax, 0.0) or 1.0)
 
 
 def _number_stages(axes: Axes, models: Sequence[ModelFindings]) -> None:

@@ -83,7 +83,7 @@ def to_html(report: Report, overlays: Mapping[str, str]) -> str:
             _figure(
                 file,
                 f"{case}: the image as the network reads it, and where each module acts. Colours are scaled to each "
-                "panel's largest value, which its title gives in units of the skip's root mean square.",
+                "panel's largest value, which its title gives, in per cent of the skip's root mean square.",
             )
             for case, file in overlays.items()
         ]
