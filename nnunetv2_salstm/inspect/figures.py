@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Callable, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,7 +17,8 @@ from nnunetv2_salstm.page import COLOURS, new_figure
 DPI = 110
 WIDTH = 12.0
 GATE_NAMES = {"i": "input gate i", "f": "forget gate f", "o": "output gate o", "g": "candidate g"}
-PANELS_A_ROW = 4
+DISTANCES = ("from_identity", "from_uniform")
+MOST_PANELS_A_ROW = 5
 
 
 def draw_sparsity(models: Sequence[ModelFindings]) -> bytes:
@@ -82,12 +82,11 @@ def draw_matrices(model: ModelFindings) -> bytes:
     figure = _new(2 * (edge + 0.5) + 0.3, max(edge * len(stages), 4.0) + 0.8)
     grid = figure.subplots(2, len(stages), squeeze=False)
     for row, direction in enumerate(DIRECTIONS):
-        distances = {name: model.series(of_attention(direction, name)) for name in ("from_identity", "from_uniform")}
         for column, stage in enumerate(stages):
             axes = grid[row, column]
             matrix = model.matrix(stage, direction)
-            image = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-            identity, uniform = (series.mean[series.stages.index(stage)] for series in distances.values())
+            image = axes.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+            identity, uniform = (model.mean(stage, of_attention(direction, name)) for name in DISTANCES)
             axes.set_title(
                 f"stage {stage}, {len(matrix)} channels\nto I {identity:.2f}, to 1/C {uniform:.2f}", fontsize=9
             )
@@ -158,17 +157,19 @@ def draw_overlays(case: str, overlays: Sequence[tuple[ModelFindings, Overlay]]) 
         panels.append([(overlay, None, title)])
         for stage, there in overlay.maps.items():
             panels[-1].append((overlay, there, f"stage {stage}\nup to {percent(there.max())}"))
-    rows = sum(math.ceil(len(row) / PANELS_A_ROW) for row in panels)
-    width = WIDTH / PANELS_A_ROW
+    most = max(map(len, panels))
+    columns = most if most <= MOST_PANELS_A_ROW else math.ceil(most / 2)
+    rows = sum(math.ceil(len(row) / columns) for row in panels)
+    width = WIDTH / columns
     tallest = max(o.image.shape[0] * o.pixel[0] / (o.image.shape[1] * o.pixel[1]) for _, o in overlays)
     figure = _new(rows * (min(width * tallest, 2 * width) + 0.5) + 0.3)
-    grid = iter(figure.subplots(rows, PANELS_A_ROW, squeeze=False))
+    grid = iter(figure.subplots(rows, columns, squeeze=False))
     for row in panels:
-        for start in range(0, len(row), PANELS_A_ROW):
+        for start in range(0, len(row), columns):
             line = next(grid)
             for axes in line:
                 axes.set_axis_off()
-            for axes, (overlay, added, title) in zip(line, row[start : start + PANELS_A_ROW], strict=False):
+            for axes, (overlay, added, title) in zip(line, row[start : start + columns], strict=False):
                 _draw_overlay(axes, overlay, added)
                 axes.set_title(title, fontsize=10, loc="left")
     figure.suptitle(case, fontsize=11)
@@ -179,7 +180,8 @@ def _draw_overlay(axes: Axes, overlay: Overlay, there: np.ndarray | None) -> Non
     image = overlay.image
     height, width = (size * edge for size, edge in zip(image.shape, overlay.pixel, strict=True))
     extent = (0, width, height, 0)
-    axes.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
+    low, high = np.percentile(image, (0.5, 99.5))
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest")
     if there is not None and there.max() > 0:
         share = there / there.max()
         axes.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * share, extent=extent, interpolation="nearest")
@@ -211,7 +213,13 @@ def _legend(figure: Figure) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=2, frameon=False)
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside upper left",
+        ncols=2 if figure.get_figwidth() == WIDTH else 1,
+        frameon=False,
+    )
 
 
 def _new(height: float, width: float = WIDTH) -> Figure:
@@ -220,7 +228,5 @@ def _new(height: float, width: float = WIDTH) -> Figure:
 
 def _to_png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    # nnU-Net's own plots change the global style.
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()

@@ -23,6 +23,7 @@ NOTES = (
     "units of the root mean square of |x|₂.",
     "An attention matrix is C x C, its rows sum to 1. Entropy is the rows' divided by log C. Distances are total "
     "variations, means over the rows: 0 is equal, 1 is disjoint.",
+    "Pairs in the table are the forward and the reverse direction's.",
     "Saturated are values of i, f, o below 0.05 or above 0.95, and of g below -0.95 or above 0.95.",
 )
 
@@ -69,7 +70,7 @@ def to_html(report: Report, overlays: Mapping[str, str]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         html_table(about, text_columns=7),
-        f"<p>{len(models[0].cases)} cases of <code>{escape(report.images)}</code></p>",
+        f"<p>Cases: {len(models[0].cases)}, of <code>{escape(report.images)}</code></p>",
         html_list(report.words(), "verdict"),
         "<h2>Sparsity</h2>",
         _figure("sparsity.png", "Sparsity and mean absolute value against the stage; bands are the range over cases."),
@@ -80,12 +81,9 @@ def to_html(report: Report, overlays: Mapping[str, str]) -> str:
             _figure("contribution.png", "Norm of each module's contribution relative to its skip's."),
         ]
         parts += [
-            _figure(
-                file,
-                f"{case}: the image as the network reads it, and where each module acts. Colours are scaled to each "
-                "panel's largest value, which its title gives, in per cent of the skip's root mean square.",
-            )
-            for case, file in overlays.items()
+            "<p>Each case as the network reads it, and where each module acts: from transparent at 0 to bright at the "
+            "panel's largest value, which its title gives, in per cent of the skip's root mean square.</p>",
+            *(_figure(file, case) for case, file in overlays.items()),
         ]
     if have_attention:
         parts += [

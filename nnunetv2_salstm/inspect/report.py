@@ -69,6 +69,11 @@ class ModelFindings:
                 series.high.append(max(found))
         return series
 
+    def mean(self, stage: int, quantity: Quantity) -> float | None:
+        """Returns a quantity's mean over the cases, None where the stage does not have it."""
+        series = self.series(quantity)
+        return dict(zip(series.stages, series.mean, strict=True)).get(stage)
+
     def matrix(self, stage: int, direction: str) -> Tensor:
         """Returns the attention matrix of a stage, (C, C), its mean over the cases."""
         found = [attention_of(case[stage], direction) for case in self.cases.values()]
@@ -177,31 +182,28 @@ class Report:
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     def rows(self) -> list[list[str]]:
-        """Returns a table with a row for each model and stage: means over the cases."""
-        head = ["model", "stage", "sparsity before", "after", "of the module", "contribution"]
-        head += [
-            f"{name}, {direction}" for name in ("entropy", "from identity", "from uniform") for direction in DIRECTIONS
-        ]
-        rows = [head]
-        quantities: list[tuple[Quantity, Callable[[float], str]]] = [
-            (lambda stage: stage.before.sparsity, _number),
-            (lambda stage: stage.after.sparsity, _number),
-            (lambda stage: stage.module.output.sparsity if stage.module else None, _number),
-            (contribution, percent),
-            *(
-                (of_attention(direction, name), _number)
-                for name in ("entropy", "from_identity", "from_uniform")
-                for direction in DIRECTIONS
-            ),
-        ]
-        for model in self.models:
-            columns = []
-            for quantity, text in quantities:
-                series = model.series(quantity)
-                columns.append({s: text(mean) for s, mean in zip(series.stages, series.mean, strict=True)})
-            for stage in range(model.n_stages):
-                rows.append([model.label, str(stage), *(column.get(stage, "-") for column in columns)])
-        return rows
+        """Returns a table with a row for each model and stage: means over the cases, without columns of nothing."""
+        quantities: dict[str, tuple[list[Quantity], Callable[[float], str]]] = {
+            "sparsity before": ([lambda stage: stage.before.sparsity], _number),
+            "after": ([lambda stage: stage.after.sparsity], _number),
+            "of the module": ([lambda stage: stage.module.output.sparsity if stage.module else None], _number),
+            "contribution": ([contribution], percent),
+            "entropy": ([of_attention(direction, "entropy") for direction in DIRECTIONS], _number),
+            "from identity": ([of_attention(direction, "from_identity") for direction in DIRECTIONS], _number),
+            "from uniform": ([of_attention(direction, "from_uniform") for direction in DIRECTIONS], _number),
+        }
+        lines = [(model, stage) for model in self.models for stage in range(model.n_stages)]
+        columns = [["model", *(model.label for model, _ in lines)], ["stage", *(str(stage) for _, stage in lines)]]
+        for name, (parts, text) in quantities.items():
+            cells = [
+                " / ".join("-" if (mean := model.mean(stage, part)) is None else text(mean) for part in parts)
+                if model.mean(stage, parts[0]) is not None
+                else "-"
+                for model, stage in lines
+            ]
+            if any(cell != "-" for cell in cells):
+                columns.append([name, *cells])
+        return [list(row) for row in zip(*columns, strict=True)]
 
     def gate_rows(self) -> list[list[str]]:
         """Returns a table of the gates: mean, standard deviation and saturated shares, means over the cases."""
@@ -211,7 +213,7 @@ class Report:
                 row = [model.label, str(stage)]
                 for gate in GATES:
                     mean, deviation, low, high = (
-                        _mean_of(model, stage, of_gate(gate, name)) for name in ("mean", "deviation", "low", "high")
+                        model.mean(stage, of_gate(gate, name)) for name in ("mean", "deviation", "low", "high")
                     )
                     row.append(f"{mean:.2f} ± {deviation:.2f}, {low:.0%}, {high:.0%}")
                 rows.append(row)
@@ -250,11 +252,6 @@ def attention_of(stage: StageFindings, direction: str) -> AttentionFindings | No
 def percent(share: float) -> str:
     """Returns a share in per cent."""
     return f"{100 * share:.3g} %"
-
-
-def _mean_of(model: ModelFindings, stage: int, quantity: Quantity) -> float:
-    series = model.series(quantity)
-    return series.mean[series.stages.index(stage)]
 
 
 def _number(value: float) -> str:
