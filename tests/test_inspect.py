@@ -285,6 +285,19 @@ def test_matrices_and_gates_are_those_of_the_slow_reference(name, way):
             assert module.gates[gate].deviation == pytest.approx(values.std(correction=0).item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["3d A", "2.5d B"])
+def test_numbers_under_autocast_are_nearly_the_same(name):
+    network, x = network_of(name)
+    expected = watch(network, x).findings
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = watch(network, x).findings
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours != theirs
+        assert ours.after.sparsity == pytest.approx(theirs.after.sparsity, abs=0.01)
+        assert ours.module.contribution == pytest.approx(theirs.module.contribution, rel=0.05)
+        assert ours.module.gates["f"].mean == pytest.approx(theirs.module.gates["f"].mean, abs=0.01)
+
+
 def test_controls_have_what_they_have():
     off = watch(*network_of("3d off bottleneck")).findings[-1].module
     assert set(off.gates) == {"i", "f", "o", "g"}
@@ -642,10 +655,17 @@ def forget_trainer(folder):
     torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
 
 
-def second_stage(folder):
-    plans = json.loads((folder / "plans.json").read_text())
-    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
-    (folder / "plans.json").write_text(json.dumps(plans))
+def change_plans(change):
+    def spoil(folder):
+        plans = json.loads((folder / "plans.json").read_text())
+        change(plans["configurations"])
+        (folder / "plans.json").write_text(json.dumps(plans))
+
+    return spoil
+
+
+def architecture(configurations):
+    return configurations["2d"]["architecture"]
 
 
 @pytest.mark.parametrize(
@@ -657,7 +677,20 @@ def second_stage(folder):
         (damage, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net"),
         (forget_trainer, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net (KeyError: 'trainer_name')"),
         (cut_weights, "does not fit the network that plans.json names; nnUNetTrainerSALSTM_A builds another one"),
-        (second_stage, "is the second stage of a cascade"),
+        (change_plans(lambda c: c["2d"].update(previous_stage="3d_lowres")), "is the second stage of a cascade"),
+        (
+            change_plans(lambda c: c.update({"3d": c.pop("2d")})),
+            "the configuration of checkpoint_final.pth, 2d; it has 3d.",
+        ),
+        (
+            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=2)),
+            "cannot be built: format must be at most 1 in this version",
+        ),
+        pytest.param(
+            change_plans(lambda c: architecture(c).update(network_class_name="nowhere.Network")),
+            "cannot be built: Network class could not be found",
+            marks=pytest.mark.filterwarnings("ignore:Network class nowhere.Network not found:UserWarning"),
+        ),
         (lambda folder: (folder / "plans.json").write_text("{"), "plans.json cannot be read"),
     ],
 )

@@ -25,7 +25,7 @@ class Model:
     Attributes:
         folder: nnU-Net's, with plans.json, dataset.json and fold_<k>.
         fold, checkpoint: which training of it.
-        trainer: name of the trainer.
+        trainer, configuration_name: what was trained, and how.
         plans, configuration: nnU-Net's managers of the plans.
         dataset_json: of the data it was trained on.
         network: without deep supervision.
@@ -35,6 +35,7 @@ class Model:
     fold: str
     checkpoint: str
     trainer: str
+    configuration_name: str
     plans: PlansManager
     configuration: ConfigurationManager
     dataset_json: dict[str, Any]
@@ -70,13 +71,21 @@ class Model:
                 "name another one with -chk"
             ) from None
         plans, dataset_json = PlansManager(read_json(folder / "plans.json")), read_json(folder / "dataset.json")
+        if configuration_name not in plans.available_configurations:
+            raise SalstmError(
+                f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "
+                f"has {', '.join(plans.available_configurations)}. Take the plans.json that was written with it"
+            )
         configuration = plans.get_configuration(configuration_name)
         if configuration.previous_stage_name is not None:
             raise SalstmError(
                 f"{folder} is the second stage of a cascade, which also reads the first one's predictions; "
                 f"inspect the first stage instead: {configuration.previous_stage_name}"
             )
-        network = _build(plans, configuration, dataset_json)
+        try:
+            network = _build(plans, configuration, dataset_json)
+        except (ValueError, ImportError) as error:
+            raise SalstmError(f"the network in {folder / 'plans.json'} cannot be built: {error}") from None
         try:
             network.load_state_dict(checkpoint["network_weights"])
         except RuntimeError:
@@ -90,7 +99,9 @@ class Model:
                 f"the network of {folder}, {type(network).__name__}, has no encoder with skips; networks that can be "
                 "inspected are nnU-Net's PlainConvUNet and ResidualEncoderUNet, with or without SA-LSTM modules"
             )
-        return cls(folder, fold, checkpoint_name, trainer, plans, configuration, dataset_json, network)
+        return cls(
+            folder, fold, checkpoint_name, trainer, configuration_name, plans, configuration, dataset_json, network
+        )
 
     @property
     def salstm(self) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ class _Subject:
             "folder": str(model.folder),
             "trainer": model.trainer,
             "plans": model.plans.plans_name,
-            "configuration": model.folder.name.rpartition("__")[2],
+            "configuration": model.configuration_name,
             "fold": model.fold,
             "checkpoint": model.checkpoint,
         }
