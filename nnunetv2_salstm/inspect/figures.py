@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 
 from nnunetv2_salstm.inspect.overlay import Overlay
 from nnunetv2_salstm.inspect.probe import DIRECTIONS, GATES
-from nnunetv2_salstm.inspect.report import ModelFindings, Quantity, contribution, of_attention, of_gate, percent
+from nnunetv2_salstm.inspect.report import (
+    COLLAPSED,
+    ModelFindings,
+    Quantity,
+    contribution,
+    of_attention,
+    of_gate,
+    percent,
+)
 from nnunetv2_salstm.page import COLOURS, new_figure
 
 DPI = 110
@@ -112,6 +120,8 @@ def draw_attention(models: Sequence[ModelFindings]) -> bytes:
         for index, model in enumerate(models):
             for direction, style in zip(DIRECTIONS, ("-", "--"), strict=True):
                 _draw_series(axes, model, of_attention(direction, name), index, style, f"{model.label}, {direction}")
+        if name in DISTANCES:
+            axes.axhspan(0, COLLAPSED, color="#8a8a8a", alpha=0.3, linewidth=0)
         axes.set_title(title, loc="left")
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("stage of the encoder")
@@ -142,7 +152,8 @@ def draw_gates(models: Sequence[ModelFindings]) -> bytes:
         below.set_yticks([-100, -50, 0, 50, 100], ["100", "50", "0", "50", "100"])
         below.axhline(0, color="#333", linewidth=0.8)
         below.set_xlabel("stage of the encoder")
-        _number_stages(below, models)
+        for axes in (above, below):
+            _number_stages(axes, models)
     grid[0, 0].set_ylabel("mean ± standard deviation")
     grid[1, 0].set_ylabel("saturated, %\nlow            high")
     _legend(figure)

@@ -88,7 +88,10 @@ def to_html(report: Report, overlays: Mapping[str, str]) -> str:
     if have_attention:
         parts += [
             "<h2>Attention</h2>",
-            _figure("attention.png", "Near 0 in the second or third panel, the attention has collapsed."),
+            _figure(
+                "attention.png",
+                "Within the grey bands the attention has collapsed: to the identity, or to the uniform matrix.",
+            ),
         ]
         parts += [
             _figure(f"matrices_{index + 1}.png", f"{model.label}: attention matrices, means over slices and cases.")
