@@ -16,8 +16,9 @@ from presets import as_residual_encoder, build, name_of, plans_of, tiny
 
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.inspect import session
+from nnunetv2_salstm.inspect.cases import find_cases, preprocess
 from nnunetv2_salstm.inspect.model import Model, make_predictor
-from nnunetv2_salstm.inspect.overlay import make_overlay, stitch
+from nnunetv2_salstm.inspect.overlay import fullest_slice, make_overlay, stitch
 from nnunetv2_salstm.inspect.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
 from nnunetv2_salstm.inspect.report import ModelFindings, Report
 from nnunetv2_salstm.inspect.statistics import (
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarn
 
 DATA = Path(__file__).with_name("data")
 OFF = None
+FINAL = "checkpoint_final.pth"
 
 
 # Statistics, by hand
@@ -422,7 +424,7 @@ def test_stitching_repeats_cells_and_averages_where_tiles_overlap():
 @pytest.mark.parametrize("dims", [2, 3])
 def test_maps_lie_where_the_modules_act(dims, tmp_path):
     folder = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
-    model = Model.read(folder, None, "checkpoint_final.pth")
+    model = Model.read(folder, None, FINAL)
     predictor, probe = make_predictor(model, "cpu", False), Probe(model.network)
     torch.manual_seed(3)
     data = torch.randn(1, 10, 30, 20)
@@ -454,6 +456,49 @@ def test_maps_lie_where_the_modules_act(dims, tmp_path):
             count[slicer[-2:]] += 1
         expected = torch.from_numpy(total / count / math.sqrt(there / voxels))
         assert_close(f"stage {stage}", torch.from_numpy(overlay.maps[int(stage)]).double(), expected, 1e-4)
+
+
+def test_the_slice_with_the_largest_predicted_foreground_is_shown(tmp_path):
+    predictor = make_predictor(Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL), "cpu", False)
+    predictor.logits = torch.zeros(3, 5, 4, 4)
+    predictor.logits[0] = 1
+    assert fullest_slice(predictor) == 2
+    predictor.logits[1, 1, :2] = 2
+    predictor.logits[2, 3, :3] = 2
+    assert fullest_slice(predictor) == 3
+
+
+def test_both_models_show_the_same_slice_where_they_see_the_same(tmp_path, monkeypatch):
+    names = {"nnUNetTrainerSALSTM_A": {"module": "A"}, "nnUNetTrainerBDCLSTM": {"module": "bdclstm"}}
+    folders = [write_model(tmp_path, name, salstm, seed=seed) for seed, (name, salstm) in enumerate(names.items())]
+    subjects = [session._Subject(Model.read(folder, None, FINAL), folder.name, "cpu") for folder in folders]
+    drawn = []
+    monkeypatch.setattr(session, "draw_overlays", lambda case, overlays: drawn.extend(o for _, o in overlays) or b"")
+    monkeypatch.setattr(session, "fullest_slice", lambda predictor: 2 if predictor is subjects[0].predictor else 5)
+    (case,) = find_cases(write_images(tmp_path / "images", ["a"]), ".nii.gz")
+    session._look_at(subjects, case)
+    assert [overlay.z for overlay in drawn] == [2, 2]
+    subjects[1].model.configuration.configuration["patch_size"] = [16, 24, 16]  # padded more
+    session._look_at(subjects, case)
+    assert [overlay.z for overlay in drawn[2:]] == [2, 5]
+
+
+def test_pixels_have_the_spacing_of_the_plans(tmp_path):
+    folder = write_model(tmp_path, "nnUNetTrainer", OFF)
+    change_plans(lambda c: c["3d_fullres"].update(spacing=[3.0, 0.5, 2.0]))(folder)
+    (case,) = find_cases(write_images(tmp_path / "images", ["a"], size=(9, 30, 22)), ".nii.gz")
+    data, pixel = preprocess(Model.read(folder, None, FINAL), case)
+    assert pixel == (0.5, 2.0)
+    assert tuple(data.shape) == (1, 9, 60, 11)
+
+
+def test_tiles_lie_side_by_side_and_are_not_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_compile", "t")
+    model = Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL)
+    predictor = make_predictor(model, "cpu", False)
+    assert predictor.network is model.network
+    predictor.predict_sliding_window_return_logits(torch.randn(1, 16, 48, 32))  # 2 patches along each axis
+    assert len(predictor.slicers) == 8
 
 
 # The command

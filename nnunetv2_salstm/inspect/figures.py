@@ -101,7 +101,7 @@ def draw_matrices(model: ModelFindings) -> bytes:
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:
-                axes.set_ylabel(f"{direction}\nchannel of the output")
+                axes.set_ylabel(f"{direction}\nchannel of Y")
             if row == 1:
                 axes.set_xlabel("channel of V")
     figure.colorbar(image, ax=grid, shrink=0.6, label="attention")
