@@ -182,7 +182,7 @@ def raw_skips(network, x):
 def last_states(block, net, x, reverse):
     """The slow reference: the states of each slice that a block uses, from the layer's input, slice by slice."""
     sequence, steps = block.layer.sequence, block.layer.steps
-    slices = list(x.unbind(2)) if x.dim() == len(x.shape[2:]) + 2 and sequence == "slices" else [x]
+    slices = list(x.unbind(2)) if sequence == "slices" else [x]
     if reverse:
         slices = slices[::-1]
     states = []
@@ -246,45 +246,59 @@ def test_skips_and_contributions_are_those_of_the_network(name):
         assert [stage.module is not None for stage in found] == [True, True, False]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, (_, salstm) in NETWORKS.items() if (salstm or {}).get("module") in ("A", "B")]
-)
-def test_matrices_and_gates_are_those_of_the_slow_reference(name, way):
-    network, x = network_of(name)
-    seen = {}
+def watch_with_reference(network, name, x):
+    """Returns each block with what was found of it and the slow reference's states, by direction."""
+    inputs = {}
     handles = [
-        block.layer.register_forward_pre_hook(
-            lambda layer, inputs, stage=stage: seen.update({stage: inputs[0].clone()})
-        )
-        for stage, block in network.salstm.items()
+        block.layer.register_forward_pre_hook(lambda layer, given, key=key: inputs.update({key: given[0].clone()}))
+        for key, block in network.salstm.items()
     ]
-    found = watch(network, x).findings
+    findings = watch(network, x).findings
     for handle in handles:
         handle.remove()
-    for stage, block in network.salstm.items():
-        module = found[int(stage)].module
-        states = {}
-        with torch.no_grad():
-            for direction, net in (
-                ("forward", block.layer.layer.forward_net),
-                ("reverse", block.layer.layer.reverse_net),
-            ):
-                states[direction] = last_states(block, net, seen[stage], direction == "reverse")
-                if name.startswith("2.5d"):
-                    assert len(states[direction]) == 3
-                    states[direction] = states[direction][1:2]
-                matrices = torch.cat([naive_matrix(net.attention, state) for state in states[direction]])
-                attention = module.attention[direction]
-                assert_close(f"stage {stage}, {direction}", attention.matrix, matrices.double().mean(0), 1e-4)
-                assert attention.entropy == pytest.approx(entropy(matrices).mean().item(), rel=1e-3)
-                assert attention.from_identity == pytest.approx(
-                    distance_from_identity(matrices).mean().item(), rel=1e-3
-                )
-                assert attention.from_uniform == pytest.approx(distance_from_uniform(matrices).mean().item(), rel=1e-3)
+    for key, block in network.salstm.items():
+        layer, states = block.layer.layer, {}
+        for direction, net in (("forward", layer.forward_net), ("reverse", layer.reverse_net)):
+            with torch.no_grad():
+                states[direction] = last_states(block, net, inputs[key], direction == "reverse")
+            if name.startswith("2.5d"):
+                assert len(states[direction]) == 3
+                del states[direction][2], states[direction][0]  # not the current frame
+        yield block, findings[int(key)].module, states
+
+
+WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and salstm["module"] in ("A", "B")]
+
+
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_matrices_are_those_of_the_slow_reference(name, way):
+    network, x = network_of(name)
+    for block, module, states in watch_with_reference(network, name, x):
+        for direction, found in module.attention.items():
+            attention = getattr(block.layer.layer, f"{direction}_net").attention
+            with torch.no_grad():
+                matrices = torch.cat([naive_matrix(attention, state) for state in states[direction]])
+            assert_close(direction, found.matrix, matrices.double().mean(0), 1e-4)
+            assert found.entropy == pytest.approx(entropy(matrices).mean().item(), rel=1e-3)
+            assert found.from_identity == pytest.approx(distance_from_identity(matrices).mean().item(), rel=1e-3)
+            assert found.from_uniform == pytest.approx(distance_from_uniform(matrices).mean().item(), rel=1e-3)
+        assert set(module.attention) == {"forward", "reverse"}
+
+
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_gates_are_those_of_the_slow_reference(name, way):
+    network, x = network_of(name)
+    for parameter in network.salstm.parameters():
+        parameter.data *= 3  # some gates are saturated
+    for _, module, states in watch_with_reference(network, name, x):
         for gate in ("i", "f", "o", "g"):
             values = torch.cat([getattr(state, gate).flatten() for both in states.values() for state in both])
-            assert module.gates[gate].mean == pytest.approx(values.mean().item(), abs=1e-5)
-            assert module.gates[gate].deviation == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+            found = module.gates[gate]
+            assert found.mean == pytest.approx(values.mean().item(), abs=1e-5)
+            assert found.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+            low = -0.95 if gate == "g" else 0.05
+            assert 0 < found.low == pytest.approx((values < low).float().mean().item(), abs=1e-3)
+            assert 0 < found.high == pytest.approx((values > 0.95).float().mean().item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["3d A", "2.5d B"])
