@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, patch, plan, trainers_path
+from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, inspect, patch, plan, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": demo,
     "doctor": doctor,
     "graft": graft,
+    "inspect": inspect,
     "patch": patch,
     "plan": plan,
     "trainers-path": trainers_path,

@@ -25,6 +25,7 @@ def test_every_command_has_help_and_both_functions():
         ["convert", "acdc", "--help"],
         ["demo", "--help"],
         ["doctor", "--help"],
+        ["inspect", "--help"],
         ["patch", "--help"],
         ["trainers-path", "--help"],
     ],
