@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# The networks of the tests are tiny: threads wait for each other longer than they compute. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset998_Ellipsoids"
 

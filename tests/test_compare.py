@@ -455,6 +455,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.slow
 def test_the_page_in_a_browser(folders):
     # Names as long as trainers' names are, arms as many as there are controls.
     others = [f"nnUNetTrainer{arm}_100epochs_seed0" for arm in ("SALSTM_A", "SALSTMConvControl", "BDCLSTM")]

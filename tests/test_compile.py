@@ -53,13 +53,14 @@ def fresh_dynamo():
     ("plan", "module", "large_slice"),
     [
         pytest.param(tiny(3), "A", math.inf, id="3d-A"),
-        pytest.param(tiny(2), "B", math.inf, id="2d-B", marks=pytest.mark.slow),
-        pytest.param(tiny(2), "A", math.inf, id="2d-A", marks=pytest.mark.slow),
-        pytest.param(tiny(3), "B", math.inf, id="3d-B", marks=pytest.mark.slow),
-        pytest.param(tiny(3), "B", 0, id="3d-B slices in turn", marks=pytest.mark.slow),
-        pytest.param(as_residual_encoder(tiny(3)), "A", math.inf, id="residual encoder-A", marks=pytest.mark.slow),
+        pytest.param(tiny(2), "B", math.inf, id="2d-B"),
+        pytest.param(tiny(2), "A", math.inf, id="2d-A"),
+        pytest.param(tiny(3), "B", math.inf, id="3d-B"),
+        pytest.param(tiny(3), "B", 0, id="3d-B slices in turn"),
+        pytest.param(as_residual_encoder(tiny(3)), "A", math.inf, id="residual encoder-A"),
     ],
 )
+@pytest.mark.slow
 def test_no_graph_break_forward_and_backward(plan, module, large_slice, monkeypatch):
     monkeypatch.setattr(slice_salstm, "LARGE_SLICE", large_slice)
     network = network_of(plan, module)

@@ -12,6 +12,7 @@ from ddp_worker import NETWORKS
 WORKER = Path(__file__).with_name("ddp_worker.py")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     assert torch.distributed.is_available()
     result = tmp_path / "result.json"

@@ -137,6 +137,7 @@ def test_nnunet_finds_trainers(base, kind, how):
         assert said.endswith(repr(name))
 
 
+@pytest.mark.slow
 def test_environment_without_the_package_is_not_harmed(wheel, bare, base, tmp_path):
     """It may have inherited the variable from a parent process, and may see a folder of our name, such as a clone."""
     code = (

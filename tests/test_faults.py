@@ -135,14 +135,8 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nnUNetTrainerSALSTM_A",
-        pytest.param("nnUNetTrainerSALSTM_B", marks=pytest.mark.slow),
-        pytest.param("nnUNetTrainerSALSTMOff", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B", "nnUNetTrainerSALSTMOff"])
+@pytest.mark.slow
 def test_continuing_equals_an_uninterrupted_training(name, make, tmp_path, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: (FixedBatches(self), FixedBatches(self)))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
