@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-# The networks of the tests are tiny: threads wait for each other longer than they compute. Before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The networks made in this process are tiny: threads wait for each other longer than they compute. Processes that tests
+# start train real ones and have all cores.
+torch.set_num_threads(1)
 
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset998_Ellipsoids"
@@ -104,8 +106,6 @@ def nnunet(workspace, monkeypatch) -> Callable[..., subprocess.CompletedProcess[
 def make(nnunet, workspace):
     """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
     # Here, as nnU-Net reads its variables when it is imported.
-    import torch
-
     from nnunetv2_salstm import neighbours
     from nnunetv2_salstm.trainers import get_trainer
 
