@@ -54,8 +54,8 @@ def fresh_dynamo():
     [
         pytest.param(tiny(3), "A", math.inf, id="3d-A"),
         pytest.param(tiny(2), "B", math.inf, id="2d-B"),
-        pytest.param(tiny(2), "A", math.inf, id="2d-A"),
-        pytest.param(tiny(3), "B", math.inf, id="3d-B"),
+        pytest.param(tiny(2), "A", math.inf, id="2d-A", marks=pytest.mark.grid),
+        pytest.param(tiny(3), "B", math.inf, id="3d-B", marks=pytest.mark.grid),
         pytest.param(tiny(3), "B", 0, id="3d-B slices in turn"),
         pytest.param(as_residual_encoder(tiny(3)), "A", math.inf, id="residual encoder-A"),
     ],

@@ -4,13 +4,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import DATASET, SCRIPTS, nnunet_variables
+from conftest import DATASET, SCRIPTS, nnunet_variables, run_command
+from nnunet_host import COMMANDS
 
 from nnunetv2_salstm.plans import salstm_of
 
@@ -86,18 +88,23 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     ],
 )
 def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
+    def one_process(*commands):
+        (tmp_path / "commands.json").write_text(json.dumps([command.split() for command in commands]))
+        run_command(workspace, sys.executable, COMMANDS, tmp_path / "commands.json")
+
     if not (workspace / "preprocessed" / DATASET / f"nnUNetPlans_{configuration}").is_dir():
         nnunet("nnUNetv2_preprocess", "-d", 998, "-c", configuration, "-np", 1)
-    nnunet("nnUNetv2_train", 998, configuration, 0, "-tr", trainer, "-device", "cpu")
-    folder = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
-    validated = (folder / "validation" / "summary.json").read_text()
-    (folder / "validation" / "summary.json").unlink()
-    nnunet("nnUNetv2_train", 998, configuration, 0, "-tr", trainer, "-device", "cpu", "--val")
-    again = json.loads((folder / "validation" / "summary.json").read_text())
-    assert again["foreground_mean"] == json.loads(validated)["foreground_mean"]
+    train = f"nnUNetv2_train 998 {configuration} 0 -tr {trainer} -device cpu"
+    one_process(train)
+    summary = (
+        workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__{configuration}/fold_0/validation/summary.json"
+    )
+    validated = summary.read_text()
+    summary.unlink()
     images = workspace / "raw" / DATASET / "imagesTs"
-    model = ["-d", 998, "-c", configuration, "-f", 0, "-tr", trainer]
-    nnunet("nnUNetv2_predict", "-i", images, "-o", tmp_path, *model, "-device", "cpu", "-npp", 1, "-nps", 1)
+    model = f"-d 998 -c {configuration} -f 0 -tr {trainer} -device cpu -npp 1 -nps 1"
+    one_process(f"{train} --val", f"nnUNetv2_predict -i {images} -o {tmp_path} {model}")
+    assert json.loads(summary.read_text())["foreground_mean"] == json.loads(validated)["foreground_mean"]
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
 
 

@@ -112,7 +112,7 @@ def test_trains_validates_and_predicts(configuration, plans, module, host, tmp_p
     assert len(summary["metric_per_case"]) == len(FOLDS[0]["val"])
 
 
-@pytest.mark.parametrize(("plans", "module"), arms((PLAIN, "A"), (RESENC, "B")))
+@pytest.mark.parametrize(("plans", "module"), arms((RESENC, "B")))
 def test_the_cascade(plans, module, host, tmp_path):
     trainer = f"nnUNetTrainerSALSTM_{module}_{LENGTH}"
     low, full = tmp_path / "low", tmp_path / "full"
