@@ -61,12 +61,12 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
         arguments = architecture["arch_kwargs"]
         config = config.resolve(len(resolved["patch_size"]), arguments["n_stages"])
         shrinks = config.frames > 1 and given.get("sequence") != config.sequence
-        features = arguments["features_per_stage"]
+        channels = channels_per_stage(arguments)
         for stage in config.stages(arguments["n_stages"]):
-            config.hidden_channels(features if isinstance(features, int) else features[stage])
+            config.hidden_channels(channels[stage])
     except ValueError as error:
         raise ValueError(f'{where}, arch_kwargs["salstm"]: {error}') from None
-    network = architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
+    network = stock_class(architecture)
     if network not in NETWORKS:
         raise ValueError(
             f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
@@ -93,22 +93,36 @@ def feature_map_size(architecture: Mapping[str, Any], patch_size: Sequence[int])
         architecture: of a configuration of nnU-Net plans.
         patch_size: in voxels.
     """
-    with torch.device("meta"):  # no memory, no numbers drawn
-        # Any channels that every network takes: they do not count.
-        network = build_network(architecture, input_channels=len(FRAMES), output_channels=2, initialise=False)
-    return int(network.compute_conv_feature_map_size(patch_size))
+    return int(network_to_count(architecture, classes=2).compute_conv_feature_map_size(patch_size))
+
+
+def network_to_count(architecture: Mapping[str, Any], classes: int) -> Any:
+    """Returns a network whose feature map values can be counted; it takes no memory and has no numbers.
+
+    Args:
+        architecture: of a configuration of nnU-Net plans.
+        classes: number of labels, the background too.
+    """
+    with torch.device("meta"):
+        # Any input channels that every network takes: they do not count.
+        return build_network(architecture, len(FRAMES), classes, initialise=False)
 
 
 def build_network(
-    architecture: Mapping[str, Any], input_channels: int, output_channels: int, initialise: bool = True
+    architecture: Mapping[str, Any],
+    input_channels: int,
+    output_channels: int,
+    initialise: bool = True,
+    deep_supervision: bool = True,
 ) -> Any:
-    """Returns the network of a configuration as nnU-Net builds it for training.
+    """Returns the network of a configuration as nnU-Net builds it.
 
     Args:
         architecture: of a configuration of nnU-Net plans.
         input_channels: of the images.
         output_channels: of the segmentation.
         initialise: draw the weights as nnU-Net does, rather than as torch does.
+        deep_supervision: return the outputs of all resolutions, as in training.
     """
     return get_network_from_plans(
         architecture["network_class_name"],
@@ -117,8 +131,19 @@ def build_network(
         input_channels=input_channels,
         output_channels=output_channels,
         allow_init=initialise,
-        deep_supervision=True,
+        deep_supervision=deep_supervision,
     )
+
+
+def stock_class(architecture: Mapping[str, Any]) -> str:
+    """Returns the name of the stock network's class, with or without blocks in it, e.g. PlainConvUNet."""
+    return architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
+
+
+def channels_per_stage(arguments: Mapping[str, Any]) -> list[int]:
+    """Returns the channels of each stage of the encoder, which nnU-Net's arguments may give as one number."""
+    features = arguments["features_per_stage"]
+    return [features] * arguments["n_stages"] if isinstance(features, int) else list(features)
 
 
 def architecture_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
@@ -128,9 +153,8 @@ def architecture_of(plans: Mapping[str, Any], configuration: str) -> dict[str, A
 
 def without_salstm(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the architecture of the stock network to which blocks were added."""
-    network = architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
     arguments = {name: value for name, value in architecture["arch_kwargs"].items() if name != "salstm"}
-    return {**architecture, "network_class_name": STOCK_NETWORKS[network], "arch_kwargs": arguments}
+    return {**architecture, "network_class_name": STOCK_NETWORKS[stock_class(architecture)], "arch_kwargs": arguments}
 
 
 def salstm_plans_name(plans_name: str, module: str) -> str:

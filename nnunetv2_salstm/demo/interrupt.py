@@ -18,21 +18,22 @@ def stoppable(patience: float = 3.0) -> Iterator[None]:
     workers it has ended may wait for them forever. What has not ended after `patience` seconds is interrupted again.
     A pool that is being made is made first: one half made is nobody's to end and keeps replacing its workers.
     """
-    interrupted, ended, deferred = threading.Event(), threading.Event(), [False]
+    interrupted, ended, deferred = threading.Event(), threading.Event(), False
     owner, thread = os.getpid(), threading.get_ident()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal deferred
         # Forked workers have this handler too; their owner ends them.
         if os.getpid() != owner:
             return
-        deferred[0] = _makes_a_pool(frame)
+        deferred = _makes_a_pool(frame)
         interrupted.set()
-        if not deferred[0]:
+        if not deferred:
             raise KeyboardInterrupt
 
     def insist() -> None:
         interrupted.wait()
-        while not ended.wait(0.1 if deferred[0] else patience):
+        while not ended.wait(0.1 if deferred else patience):
             # A real signal, as it also wakes a thread that waits.
             signal.pthread_kill(thread, signal.SIGINT)
 

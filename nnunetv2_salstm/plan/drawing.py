@@ -10,6 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.networks import cell_size
 from nnunetv2_salstm.page import COLOURS, new_figure, to_svg
+from nnunetv2_salstm.plans import channels_per_stage
 
 # Inches: the boxes, the way from a stage to the next, how far a stage is moved in, and the room for the blocks.
 WIDTH, HEIGHT, DOWN, INDENT, MIDDLE = 1.8, 0.5, 0.85, 0.4, 3.2
@@ -33,8 +34,7 @@ def draw_network(configuration: Mapping[str, Any], name: str) -> str:
     arguments = architecture["arch_kwargs"]
     config = SALSTMConfig.from_json(arguments["salstm"])
     bottleneck = arguments["n_stages"] - 1
-    features = arguments["features_per_stage"]
-    channels = [features] * arguments["n_stages"] if isinstance(features, int) else features
+    channels = channels_per_stage(arguments)
     sizes = _sizes(configuration["patch_size"], arguments["strides"])
 
     middle = INDENT * bottleneck + WIDTH  # the left end of the room for the blocks

@@ -8,7 +8,7 @@ from typing import Any
 from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.errors import SalstmError
 from nnunetv2_salstm.plan.memory import MemoryEstimate
-from nnunetv2_salstm.plans import SMALLEST_BATCH
+from nnunetv2_salstm.plans import SMALLEST_BATCH, channels_per_stage
 
 # Of a block's channels; a stage of 32 channels then has blocks of 2.
 LARGEST_REDUCTION = 16
@@ -112,8 +112,7 @@ class Fit:
         while config.grid < stages - 1:
             config = replace(config, grid=config.grid + 1)
             yield config
-        features = arguments["features_per_stage"]
-        channels = [features] * stages if isinstance(features, int) else features
+        channels = channels_per_stage(arguments)
         while 2 * config.reduction <= LARGEST_REDUCTION and all(
             channels[stage] % (2 * config.reduction) == 0 for stage in config.stages(stages)
         ):

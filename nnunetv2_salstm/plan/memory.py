@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from nnunetv2_salstm.neighbours import FRAMES
-from nnunetv2_salstm.plans import build_network
+from nnunetv2_salstm.plans import network_to_count, stock_class
 
 # nnU-Net's planners know one network, patch and batch for their target of 8 GB, by the number of its feature map values
 # (ExperimentPlanner and nnUNetPlannerResEncM of nnU-Net 2.8); others in proportion.
@@ -28,10 +25,8 @@ class MemoryEstimate:
     """
 
     def __init__(self, architecture: Mapping[str, Any], classes: int):
-        self._class = architecture["network_class_name"].rpartition(".")[2].removeprefix("SALSTM")
-        with torch.device("meta"):  # no memory, no numbers drawn
-            # Any input channels that every network takes: they do not count.
-            self._network = build_network(architecture, len(FRAMES), classes, initialise=False)
+        self._class = stock_class(architecture)
+        self._network = network_to_count(architecture, classes)
 
     def gigabytes(self, patch_size: Sequence[int], batch_size: int) -> float:
         """Returns the estimate for a batch of patches, sizes in voxels."""
