@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
 from nnunetv2_salstm.compare.arms import read_json
 from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.plans import build_network
 
 
 @dataclass(frozen=True)
@@ -207,12 +207,10 @@ def _find_fold(folder: Path, fold: str | None, checkpoint_name: str) -> str:
 
 def _build(plans: PlansManager, configuration: ConfigurationManager, dataset_json: dict[str, Any]) -> nn.Module:
     with redirect_stdout(io.StringIO()):  # nnU-Net tells where it looks for the class
-        return get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
+        return build_network(
+            configuration.configuration["architecture"],
             determine_num_input_channels(plans, configuration, dataset_json),
             plans.get_label_manager(dataset_json).num_segmentation_heads,
-            allow_init=False,
+            initialise=False,
             deep_supervision=False,
         )
