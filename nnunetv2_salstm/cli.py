@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, inspect, patch, plan, trainers_path
+from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, inspect, matrix, patch, plan, trainers_path
 from nnunetv2_salstm.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": doctor,
     "graft": graft,
     "inspect": inspect,
+    "matrix": matrix,
     "patch": patch,
     "plan": plan,
     "trainers-path": trainers_path,
