@@ -68,6 +68,8 @@ class Worker:
             raise
         finally:
             self._end_command()
+            if self._command is not None:
+                self._command.wait()
             self._end_attempt(status)
         if status:
             raise Failed(f"{line} ended with status {status}; its log is {self.folder / LOG}")
@@ -96,17 +98,15 @@ class Worker:
     def _end_command(self) -> None:
         """Ends the command and its workers, if they run."""
         command = self._command
-        if command is None or command.poll() is not None:
+        if command is None or command.returncode is not None:
             return
-        os.killpg(command.pid, signal.SIGTERM)
-        try:
-            command.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            return
-        os.killpg(command.pid, signal.SIGKILL)
-        command.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            # Not the command's own wait or poll: where a signal has interrupted them, they hold their lock.
+            if Process.of(command.pid) is not None:
+                os.killpg(command.pid, number)
+            end = time.monotonic() + PATIENCE
+            while Process.of(command.pid) is not None and time.monotonic() < end:
+                time.sleep(0.05)
 
 
 def _record(attempt: Attempt, line: str) -> None:
