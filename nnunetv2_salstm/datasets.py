@@ -20,7 +20,7 @@ def nnunet_folder(variable: str) -> Path:
     """
     value = os.environ.get(variable)
     if not value:
-        raise SalstmError(f"-d needs nnU-Net's folders; set the variable {variable}")
+        raise SalstmError(f"nnU-Net's folders are needed; set the variable {variable}")
     if not Path(value).is_dir():
         raise SalstmError(f"{variable} must be a folder, got {value}")
     return Path(value)

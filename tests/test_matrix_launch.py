@@ -36,7 +36,7 @@ from nnunetv2_salstm.matrix import launch
 from nnunetv2_salstm.matrix.state import Folder
 
 launch.INTERVAL = 0.2
-tasks = toys(Path(sys.argv[1]), ("a", (), 4.0), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+tasks = toys(Path(sys.argv[1]), ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
 launch.run_locally(STUDY, tasks, Folder("toys"), 2)
 """
 
@@ -139,7 +139,7 @@ def test_many_who_begin_at_once_make_one_attempt(tmp_path):
         "try: begin(Path(sys.argv[1])); print('mine', flush=True); time.sleep(1)\n"
         "except Held: print('held')"
     )
-    start = str(time.time() + 1.0)
+    start = str(time.time() + 0.7)
     many = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), start], stdout=subprocess.PIPE, text=True)
         for _ in range(6)
@@ -225,7 +225,7 @@ def test_a_stopped_job_ends_its_command_and_is_requeued(folder, tmp_path):
 
 def test_the_launcher_may_die_and_two_may_run(folder, tmp_path):
     """One launcher is killed while a task runs; two others then start together, and nothing runs twice."""
-    tasks = toys(tmp_path, ("a", (), 4.0), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+    tasks = toys(tmp_path, ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
     command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: "start" in tasks[0].lines())

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from nnunetv2_salstm.errors import SalstmError
@@ -130,7 +132,9 @@ def _is_found(trainer: str) -> bool:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     try:
-        recursive_find_trainer_class_by_name(trainer)
+        # It says where it looks, and our own trainers say what they are called; the error does so, too.
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            recursive_find_trainer_class_by_name(trainer)
     except RuntimeError:
         return False
     return True

@@ -115,15 +115,21 @@ def submit_to_slurm(study: Study, tasks: Sequence[Task], folder: Folder) -> None
         for task in tasks:
             if states[task.name].name not in ("finished", "running", "queued"):
                 arrays.setdefault((task.kind, task.dataset.name, *task.after), []).append(task)
+        elsewhere = 0
         for members in arrays.values():
-            after = [ids[name] for name in members[0].after if name in ids]
-            for task, job in zip(members, _submit(study, members, folder, after), strict=True):
+            after = [name for name in members[0].after if states[name].name != "finished"]
+            if not ids.keys() >= set(after):
+                elsewhere += len(members)
+                continue
+            for task, job in zip(members, _submit(study, members, folder, [ids[name] for name in after]), strict=True):
                 folder.queue(task, job)
                 ids[task.name] = job
             kind, job = members[0].kind, ids[members[0].name].partition("_")[0]
             print(f"{kind}, {members[0].dataset.name}: {len(members)} tasks, job {job}")
         if not arrays:
             print("Nothing to submit: every task is finished, runs or is queued.")
+        if elsewhere:
+            print(f"{elsewhere} tasks wait for some that do not run on Slurm; submit again when these are finished.")
     finally:
         submission.end(0)
 
