@@ -1,0 +1,86 @@
+"""The demo study with nnU-Net itself on phantoms, killed in the middle, ends as its commands run by hand do."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS, write_dataset
+from nnunet_host import Host
+
+from nnunetv2_salstm.matrix.attempts import Attempt
+
+pytestmark = [pytest.mark.slow]
+
+STUDY = Path(__file__).parents[1] / "examples" / "studies" / "demo_cpu.yaml"
+
+
+def prepare(root: Path) -> Host:
+    """Returns nnU-Net's folders with two data sets, planned with tiny networks; preprocessing is the study's work."""
+    host = Host(root)
+    for number, name in ((901, "Spheres"), (902, "Discs")):
+        write_dataset(root / "raw" / f"Dataset{number}_{name}", seed=number)
+        host.plan(number)
+        plans_file = root / "preprocessed" / f"Dataset{number}_{name}" / "nnUNetPlans.json"
+        plans = json.loads(plans_file.read_text())
+        architecture = plans["configurations"]["3d_fullres"]["architecture"]
+        architecture["arch_kwargs"]["features_per_stage"] = [8, 8, 16, 16]
+        plans_file.write_text(json.dumps(plans))
+    return host
+
+
+def start(host: Host, *words: str) -> subprocess.Popen[str]:
+    """Starts the command on the demo study."""
+    environment = {**host.environment(), "nnUNet_npp": "1", "nnUNet_nps": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, SCRIPTS / "nnUNetv2_salstm", "matrix", *words],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def dice_of(host: Host) -> dict[str, list]:
+    """Returns the table of each report."""
+    reports = sorted((host.results / "matrix" / "studies" / "demo_cpu" / "reports").glob("*.json"))
+    return {file.stem: json.loads(file.read_text())["cases"] for file in reports}
+
+
+def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_path):
+    pytest.importorskip("submitit", reason="the extra matrix is not installed")
+    pytest.importorskip("monai", reason="the extra compare is not installed")
+    host, by_hand = prepare(tmp_path / "matrix"), prepare(tmp_path / "hand")
+
+    script = start(by_hand, str(STUDY), "--dry-run").communicate()[0]
+    commands = [line for line in script.splitlines() if not line.startswith("#")]
+
+    tasks = host.results / "matrix" / "tasks"
+    launcher = start(host, str(STUDY), "--jobs", "2")
+    # A training is killed with everything it started; then the launcher.
+    end = time.monotonic() + 120
+    while not (found := [*tasks.glob("train__*/attempt_0.json")]):
+        assert launcher.poll() is None, launcher.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    while len(processes := Attempt.read(found[0]).processes) < 2:
+        time.sleep(0.05)
+    os.killpg(processes[1].number, signal.SIGKILL)
+    launcher.kill()
+    launcher.wait()
+    launcher.stdout.close()
+
+    again = start(host, "run", str(STUDY), "--jobs", "2")
+    printed, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, printed
+    assert "All 28 tasks are finished." in printed
+    status = start(host, "status", str(STUDY)).communicate()[0]
+    assert "All tasks are finished." in status
+    # Only the one that was killed has been tried again.
+    assert len([*tasks.glob("*/attempt_1.json")]) == 1
+
+    by_hand.run(*(shlex.join(shlex.split(command)) for command in commands), workers=0)
+    assert dice_of(host) == dice_of(by_hand)
+    assert len(dice_of(host)) == 2
