@@ -245,3 +245,30 @@ def test_a_failure_does_not_keep_the_launcher_from_the_rest(folder, tmp_path):
         launch.run_locally(STUDY, tasks, folder, 2)
     assert states(folder, tasks) == {"bad": "failed", "good": "finished", "after": "blocked"}
     assert tasks[0].lines() == ["start"]
+
+
+def test_ctrl_c_stops_the_tasks_too(folder, tmp_path):
+    tasks = toys(tmp_path, ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER.replace("2.5", "60"), str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Tests may themselves run where Ctrl-C is ignored; a terminal sends it to all of a group.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
+    )
+    wait_until(lambda: "start" in tasks[0].lines())
+    os.killpg(launcher.pid, signal.SIGINT)
+    assert launcher.wait(timeout=20) != 0
+    wait_until(lambda: states(folder, tasks)["a"] == "interrupted")
+    (attempt,) = attempts_in(folder.of(tasks[0]))
+    wait_until(lambda: all(Process.of(process.number) is None for process in attempt.processes))
+    assert tasks[0].lines() == ["start"]
+
+
+def test_status_learns_from_what_has_run(folder, tmp_path):
+    tasks = toys(tmp_path, ("a", (), 0), ("b", (), 0), ("c", (), 0))
+    Worker(tasks[0], folder.of(tasks[0]), {})()
+    (attempt,) = attempts_in(folder.of(tasks[0]))
+    replace(attempt, started=attempt.ended - 600).write()
+    assert report(tasks, folder).endswith("Time left: about 20 min with 1 at once, 20 min of work in 2 tasks.")

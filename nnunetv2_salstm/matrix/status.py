@@ -1,6 +1,6 @@
 """What a study's tasks are doing, and how long the rest will take."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from nnunetv2_salstm.compare.arms import TrainingLog
@@ -50,33 +50,35 @@ def time_left(tasks: Sequence[Task], states: Mapping[str, State]) -> str:
 
 
 def _seconds_left(task: Task, tasks: Sequence[Task], states: Mapping[str, State]) -> float | None:
-    if isinstance(task, Train):
-        alike: list[Callable[[Train], bool]] = [
-            lambda other: other.folder == task.folder,
-            lambda other: other.folder.parent == task.folder.parent,
-            lambda other: (
-                (other.dataset, other.plans, other.configuration) == (task.dataset, task.plans, task.configuration)
-            ),
-        ]
-        logs = {other.name: (other, TrainingLog.read(other.folder)) for other in tasks if isinstance(other, Train)}
-        done = len(logs[task.name][1].epoch_seconds)
-        for is_alike in alike:
-            measured = [s for other, log in logs.values() if is_alike(other) for s in log.epoch_seconds.values()]
-            if measured:
-                return max(0, epochs_of(task.trainer) - done) * median(measured)
-        return None
-    took = _seconds_of(
-        states[other.name] for other in tasks if other.kind == task.kind and other.dataset == task.dataset
-    ) or _seconds_of(states[other.name] for other in tasks if other.kind == task.kind)
-    if not took:
-        return None
-    state = states[task.name]
-    so_far = state.last.seconds if state.name == "running" and state.last is not None else 0.0
-    return max(0.0, median(took) - so_far)
+    spent = sum(attempt.seconds for attempt in states[task.name].attempts)
+    alike = [other for other in tasks if _are_alike(task, other) and states[other.name].name == "finished"]
+    took = [seconds for other in alike if (seconds := sum(a.seconds for a in states[other.name].attempts))]
+    if took:
+        return max(0.0, median(took) - spent)
+    return _seconds_of_epochs_left(task, tasks) if isinstance(task, Train) else None
 
 
-def _seconds_of(states: Iterable[State]) -> list[float]:
-    return [state.last.seconds for state in states if state.last is not None and state.last.status == 0]
+def _are_alike(task: Task, other: Task) -> bool:
+    """Whether two tasks take about as long, as far as it is known before they have run."""
+    if task.kind != other.kind:
+        return False
+    if isinstance(task, Train) and isinstance(other, Train):
+        return _work(task) == _work(other)
+    return True
+
+
+def _work(task: Train) -> tuple[object, ...]:
+    return task.dataset, task.plans, task.configuration, epochs_of(task.trainer)
+
+
+def _seconds_of_epochs_left(task: Train, tasks: Sequence[Task]) -> float | None:
+    """Returns the time of a training's epochs left, from its own log or those of trainings on the same data."""
+    own = TrainingLog.read(task.folder).epoch_seconds
+    measured = list(own.values())
+    for other in tasks:
+        if not own and isinstance(other, Train) and _work(other)[:3] == _work(task)[:3]:
+            measured += TrainingLog.read(other.folder).epoch_seconds.values()
+    return (epochs_of(task.trainer) - len(own)) * median(measured) if measured else None
 
 
 def _counts(tasks: Sequence[Task], states: Mapping[str, State]) -> str:
