@@ -26,6 +26,7 @@ def test_every_command_has_help_and_both_functions():
         ["demo", "--help"],
         ["doctor", "--help"],
         ["inspect", "--help"],
+        ["matrix", "--help"],
         ["patch", "--help"],
         ["trainers-path", "--help"],
     ],
