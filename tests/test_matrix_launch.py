@@ -19,7 +19,7 @@ from nnunetv2_salstm.matrix.attempts import STOPPED, Held, Jobs, Process, attemp
 from nnunetv2_salstm.matrix.check import check_folder
 from nnunetv2_salstm.matrix.state import Folder
 from nnunetv2_salstm.matrix.status import report
-from nnunetv2_salstm.matrix.study import Study
+from nnunetv2_salstm.matrix.study import Resources, Study
 from nnunetv2_salstm.matrix.worker import Failed, Worker
 
 pytest.importorskip("submitit", reason="the extra matrix is not installed")
@@ -36,7 +36,7 @@ from nnunetv2_salstm.matrix import launch
 from nnunetv2_salstm.matrix.state import Folder
 
 launch.INTERVAL = 0.2
-tasks = toys(Path(sys.argv[1]), ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+tasks = toys(Path(sys.argv[1]), ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
 launch.run_locally(STUDY, tasks, Folder("toys"), 2)
 """
 
@@ -103,6 +103,26 @@ def test_outputs_decide_not_our_records(folder, tmp_path):
     tasks[1].output.unlink()
     assert states(folder, tasks) == {"a": "finished", "b": "failed"}
     assert "ended well, but there is no" in report(tasks, folder)
+
+
+def test_a_task_that_was_finished_since_it_was_submitted_does_not_run(folder, tmp_path):
+    (task,) = toys(tmp_path, ("a", (), 0))
+    worker = Worker(task, folder.of(task), {})
+    task.output.write_text("made by another run")
+    worker()
+    assert task.lines() == []
+    assert attempts_in(folder.of(task))[0].status == 0
+
+
+def test_gpus_are_given_to_one_task_each(folder, tmp_path, monkeypatch):
+    """Two tasks on one GPU each, two GPUs of which another study uses one: they run one after the other."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    begin(folder.tasks / "of_another_study", ("4",))
+    tasks = [replace(task, resources=Resources(gpus=1)) for task in toys(tmp_path, ("a", (), 0.3), ("b", (), 0.3))]
+    launch.run_locally(replace(STUDY, device="cuda"), tasks, folder, None)
+    first, second = (attempts_in(folder.of(task))[0] for task in tasks)
+    assert first.gpus == second.gpus == ("7",)
+    assert first.ended <= second.started
 
 
 def test_a_command_that_is_not_there_is_a_failure(folder, tmp_path):
@@ -225,7 +245,7 @@ def test_a_stopped_job_ends_its_command_and_is_requeued(folder, tmp_path):
 
 def test_the_launcher_may_die_and_two_may_run(folder, tmp_path):
     """One launcher is killed while a task runs; two others then start together, and nothing runs twice."""
-    tasks = toys(tmp_path, ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+    tasks = toys(tmp_path, ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
     command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: "start" in tasks[0].lines())
@@ -248,9 +268,9 @@ def test_a_failure_does_not_keep_the_launcher_from_the_rest(folder, tmp_path):
 
 
 def test_ctrl_c_stops_the_tasks_too(folder, tmp_path):
-    tasks = toys(tmp_path, ("a", (), 2.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+    tasks = toys(tmp_path, ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER.replace("2.5", "60"), str(tmp_path)],
+        [sys.executable, "-c", LAUNCHER.replace("1.5", "60"), str(tmp_path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # Tests may themselves run where Ctrl-C is ignored; a terminal sends it to all of a group.

@@ -64,28 +64,30 @@ def run_locally(study: Study, tasks: Sequence[Task], folder: Folder, parallel: i
 
     gpus = gpus_of_this_machine() if study.device == "cuda" else ()
     executor = submitit.LocalExecutor(folder.study / "jobs")
-    started: dict[str, tuple[submitit.Job, int]] = {}
+    # The job of a task, how many attempts there were before, and its GPUs.
+    started: dict[str, tuple[submitit.Job, int, tuple[str, ...]]] = {}
     failed: set[str] = set()
     shown: dict[str, str] = {}
     while True:
         states = folder.states(tasks)
         for task in tasks:
             if task.name in started and started[task.name][0].done():
-                _, before = started.pop(task.name)
+                _, before, _ = started.pop(task.name)
                 new = states[task.name].attempts[before:]
                 # Its time was over if it was stopped; it goes on. Anything else would happen again.
                 if states[task.name].name != "finished" and not (new and new[-1].status == STOPPED):
                     failed.add(task.name)
         _show_changes(states, shown)
         running = [name for name, state in states.items() if state.name == "running" or name in started]
-        free = [gpu for gpu in gpus if gpu not in _used_gpus(folder)]
+        used = {gpu for *_, taken in started.values() for gpu in taken} | (_used_gpus(folder) if gpus else set())
+        free = [gpu for gpu in gpus if gpu not in used]
         for task, state in _startable(tasks, states, {*failed, *started}):
             if len(running) >= (parallel or max(1, len(gpus))) or len(free) < task.resources.gpus:
                 break
-            taken, free = free[: task.resources.gpus], free[task.resources.gpus :]
+            taken, free = tuple(free[: task.resources.gpus]), free[task.resources.gpus :]
             executor.update_parameters(timeout_min=task.resources.hours * 60)
-            worker = Worker(task, folder.of(task), environment(), tuple(taken))
-            started[task.name] = executor.submit(worker), len(state.attempts)
+            worker = Worker(task, folder.of(task), environment(), taken)
+            started[task.name] = executor.submit(worker), len(state.attempts), taken
             running.append(task.name)
         if not running:
             break

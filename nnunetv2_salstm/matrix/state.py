@@ -35,6 +35,14 @@ class State:
         return self.attempts[-1] if self.attempts else None
 
 
+def why_unfinished(task: Task, last: Attempt | None) -> str | None:
+    """Returns why a task is not finished after its last attempt, None if it is."""
+    missing = task.missing()
+    if missing is None and isinstance(task, Predict) and last is not None and last.status != 0:
+        return "its last attempt was cut short, which may have left half a file behind"
+    return missing
+
+
 class Folder:
     """Where a study keeps what is not nnU-Net's: below nnUNet_results, so that all who share these share it.
 
@@ -87,10 +95,8 @@ class Folder:
         last = attempts[-1] if attempts else None
         if last is not None and last.is_under_way(jobs):
             return State("running", attempts)
-        missing = task.missing()
-        # A prediction that was cut short may have left half a file behind.
-        cut_short = isinstance(task, Predict) and last is not None and last.status != 0
-        if missing is None and not cut_short:
+        missing = why_unfinished(task, last)
+        if missing is None:
             return State("finished", attempts)
         if self.queued_job(task, jobs):
             return State("queued", attempts)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.matrix.attempts import STOPPED, Attempt, Process, begin
+from nnunetv2_salstm.matrix.attempts import STOPPED, Attempt, Process, attempts_in, begin
+from nnunetv2_salstm.matrix.state import why_unfinished
 from nnunetv2_salstm.matrix.tasks import Task
 
 LOG = "log.txt"
@@ -44,7 +45,12 @@ class Worker:
             Held: if another process is at the task.
             Failed: if the command fails.
         """
+        before = attempts_in(self.folder)
         attempt = self._attempt = begin(self.folder, self.gpus)
+        if why_unfinished(self.task, before[-1] if before else None) is None:
+            # Since it was submitted: by another run, or by hand.
+            attempt.end(0)
+            return
         status: int | str = STOPPED
         try:
             words = self.task.command()
