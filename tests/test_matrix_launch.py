@@ -267,6 +267,18 @@ def test_a_failure_does_not_keep_the_launcher_from_the_rest(folder, tmp_path):
     assert tasks[0].lines() == ["start"]
 
 
+def test_a_task_whose_time_is_over_goes_on_in_a_new_job(folder, tmp_path):
+    tasks = toys(tmp_path, ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(tmp_path)], stdout=subprocess.DEVNULL)
+    wait_until(lambda: "start" in tasks[0].lines())
+    # What submitit and Slurm send shortly before the end, to all processes of a job.
+    for process in attempts_in(folder.of(tasks[0]))[0].processes[::-1]:
+        os.kill(process.number, signal.SIGUSR2)
+    assert launcher.wait(timeout=30) == 0
+    assert [attempt.status for attempt in attempts_in(folder.of(tasks[0]))] == [STOPPED, 0]
+    assert tasks[0].lines() == ["start", "start", "end"]
+
+
 def test_ctrl_c_stops_the_tasks_too(folder, tmp_path):
     tasks = toys(tmp_path, ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
     launcher = subprocess.Popen(

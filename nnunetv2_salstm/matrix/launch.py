@@ -69,14 +69,15 @@ def run_locally(study: Study, tasks: Sequence[Task], folder: Folder, parallel: i
     failed: set[str] = set()
     shown: dict[str, str] = {}
     while True:
+        # Before the states are read, which then say how these have ended.
+        done = [name for name, (job, *_) in started.items() if job.done()]
         states = folder.states(tasks)
-        for task in tasks:
-            if task.name in started and started[task.name][0].done():
-                _, before, _ = started.pop(task.name)
-                new = states[task.name].attempts[before:]
-                # Its time was over if it was stopped; it goes on. Anything else would happen again.
-                if states[task.name].name != "finished" and not (new and new[-1].status == STOPPED):
-                    failed.add(task.name)
+        for name in done:
+            _, before, _ = started.pop(name)
+            new = states[name].attempts[before:]
+            # Its time was over if it was stopped; it goes on. Anything else would happen again.
+            if states[name].name != "finished" and not (new and new[-1].status == STOPPED):
+                failed.add(name)
         _show_changes(states, shown)
         running = [name for name, state in states.items() if state.name == "running" or name in started]
         used = {gpu for *_, taken in started.values() for gpu in taken} | (_used_gpus(folder) if gpus else set())
