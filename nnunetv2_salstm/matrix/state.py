@@ -1,6 +1,7 @@
 """The state of a study's tasks, read from disk: nnU-Net's outputs first, then the attempts at them."""
 
 import json
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,6 +105,9 @@ class Folder:
             return State("interrupted", attempts, "its process was killed")
         if last is not None and last.status == STOPPED:
             return State("interrupted", attempts, "it was stopped")
+        if last is not None and last.status == -signal.SIGTERM:
+            # As Slurm cancels a job. SIGKILL may also be for lack of memory, which is a failure.
+            return State("interrupted", attempts, "it was told to end")
         if last is not None and last.status:
             return State("failed", attempts, f"ended with status {last.status}: {last.command}")
         if any(state.name in ("failed", "blocked") for state in before):

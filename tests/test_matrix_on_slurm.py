@@ -1,0 +1,147 @@
+"""Studies on a real Slurm of one node: an array, a failure, a time-out with requeue, a pre-emption, a cancelled job."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Unavailable, slurm_cluster
+from test_matrix_launch import STUDY, states, wait_until
+from toy_study import toys
+
+from nnunetv2_salstm.matrix.attempts import STOPPED, attempts_in
+from nnunetv2_salstm.matrix.check import check_folder
+from nnunetv2_salstm.matrix.launch import submit_to_slurm
+from nnunetv2_salstm.matrix.state import Folder
+from nnunetv2_salstm.matrix.status import report
+from nnunetv2_salstm.matrix.study import Resources, Slurm
+
+pytest.importorskip("submitit", reason="the extra matrix is not installed")
+
+pytestmark = [pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    try:
+        with slurm_cluster() as environment:
+            yield environment
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def folder(cluster, tmp_path, monkeypatch) -> Folder:
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    # Jobs must find these modules.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+    found = Folder("toys")
+    check_folder(found)
+    yield found
+    subprocess.run(["scancel", "--full", "-u", str(os.getuid())], check=True)
+    wait_until(lambda: not listed(), 60)
+
+
+def study(hours=1.0, **slurm):
+    """Returns the study of toys, each on one of the two cores."""
+    return replace(
+        STUDY, resources={"toy": Resources(cpus=1, memory_gb=0, hours=hours)}, slurm=Slurm(partition="tests", **slurm)
+    )
+
+
+def listed() -> dict[str, str]:
+    """Returns the state of every job that is queued or runs."""
+    found = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True)
+    return dict(line.split() for line in found.stdout.splitlines())
+
+
+def until_the_queue_is_empty(seconds=90):
+    wait_until(lambda: not listed(), seconds)
+
+
+def test_an_array_runs_each_task_once_and_its_successor_after_it(folder, tmp_path, capsys):
+    tasks = toys(tmp_path, ("a", (), 2), ("b", (), 2), ("c", (), 2), ("after", ("a", "b", "c"), 0))
+    submit_to_slurm(study(), tasks, folder)
+    assert "3 tasks, job" in capsys.readouterr().out
+    submit_to_slurm(study(), tasks, folder)
+    assert "Nothing to submit" in capsys.readouterr().out
+    wait_until(lambda: "running" in states(folder, tasks).values(), 30)
+    assert states(folder, tasks)["after"] == "queued"
+    until_the_queue_is_empty()
+    assert set(states(folder, tasks).values()) == {"finished"}
+    assert [task.lines() for task in tasks] == [["start", "end"]] * 4
+    *members, after = (attempts_in(folder.of(task))[0] for task in tasks)
+    (array,) = {attempt.job.partition("_")[0] for attempt in members}
+    assert [attempt.job for attempt in members] == [f"{array}_{number}" for number in range(3)]
+    assert after.started >= max(attempt.ended for attempt in members)
+    # Two cores: two ran side by side.
+    first, second, _ = sorted(members, key=lambda attempt: attempt.started)
+    assert second.started < first.ended
+
+
+def test_a_failure_drops_only_what_depends_on_it(folder, tmp_path):
+    tasks = toys(tmp_path, ("bad", (), 0), ("good", (), 0), ("after_bad", ("bad",), 0), ("after_good", ("good",), 0))
+    (tmp_path / "bad.fail").touch()
+    submit_to_slurm(study(), tasks, folder)
+    until_the_queue_is_empty()
+    assert states(folder, tasks) == {
+        "bad": "failed", "good": "finished", "after_bad": "blocked", "after_good": "finished"
+    }  # fmt: skip
+    assert "    no more memory\n" in report(tasks, folder)
+    (tmp_path / "bad.fail").unlink()
+    submit_to_slurm(study(), tasks, folder)
+    until_the_queue_is_empty()
+    assert set(states(folder, tasks).values()) == {"finished"}
+    assert tasks[1].lines() == ["start", "end"]
+
+
+def test_a_job_whose_time_is_over_is_requeued_and_goes_on(folder, tmp_path):
+    # Slurm warns a minute and a half before the end, of a minute: soon after the start.
+    tasks = toys(tmp_path, ("a", (), 600), ("after", ("a",), 0))
+    (tmp_path / "a.quick").touch()  # the second time it has nothing left to do
+    submit_to_slurm(study(hours=1 / 60), tasks, folder)
+    wait_until(lambda: "start" in tasks[0].lines(), 30)
+    wait_until(lambda: attempts_in(folder.of(tasks[0]))[0].status is not None, 90)
+    until_the_queue_is_empty()
+    first, second = attempts_in(folder.of(tasks[0]))
+    assert (first.status, second.status) == (STOPPED, 0)
+    assert first.job == second.job
+    assert tasks[0].lines() == ["start", "start", "end"]
+    # What waits for the job waits for its second run.
+    assert states(folder, tasks) == {"a": "finished", "after": "finished"}
+    assert attempts_in(folder.of(tasks[1]))[0].started >= second.ended
+
+
+def test_a_preempted_job_is_requeued_and_goes_on(folder, tmp_path):
+    tasks = toys(tmp_path, ("a", (), 600), ("after", ("a",), 0))
+    (tmp_path / "a.quick").touch()
+    submit_to_slurm(study(), tasks, folder)
+    wait_until(lambda: "start" in tasks[0].lines(), 30)
+    (job,) = (job for job, state in listed().items() if state == "RUNNING")
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    until_the_queue_is_empty()
+    assert tasks[0].lines() == ["start", "start", "end"]
+    assert states(folder, tasks) == {"a": "finished", "after": "finished"}
+    assert len(attempts_in(folder.of(tasks[0]))) == 2
+
+
+def test_a_cancelled_job_is_interrupted_and_submitted_again(folder, tmp_path):
+    tasks = toys(tmp_path, ("a", (), 600), ("b", (), 0), ("after", ("a",), 0))
+    (tmp_path / "a.quick").touch()
+    submit_to_slurm(study(), tasks, folder)
+    wait_until(lambda: "start" in tasks[0].lines(), 30)
+    job = attempts_in(folder.of(tasks[0]))[0].job
+    subprocess.run(["scancel", job], check=True)
+    until_the_queue_is_empty()
+    time.sleep(0.5)
+    assert states(folder, tasks) == {"a": "interrupted", "b": "finished", "after": "waiting"}
+    submit_to_slurm(study(), tasks, folder)
+    until_the_queue_is_empty()
+    assert set(states(folder, tasks).values()) == {"finished"}
+    assert tasks[1].lines() == ["start", "end"]
