@@ -18,6 +18,7 @@ from nnunetv2_salstm.matrix.launch import submit_to_slurm
 from nnunetv2_salstm.matrix.state import Folder
 from nnunetv2_salstm.matrix.status import report
 from nnunetv2_salstm.matrix.study import Resources, Slurm
+from nnunetv2_salstm.matrix.worker import LOG
 
 pytest.importorskip("submitit", reason="the extra matrix is not installed")
 
@@ -48,11 +49,10 @@ def folder(cluster, tmp_path, monkeypatch) -> Folder:
     wait_until(lambda: not listed(), 60)
 
 
-def study(hours=1.0, **slurm):
+def study(hours=1.0, cpus=1):
     """Returns the study of toys, each on one of the two cores."""
-    return replace(
-        STUDY, resources={"toy": Resources(cpus=1, memory_gb=0, hours=hours)}, slurm=Slurm(partition="tests", **slurm)
-    )
+    resources = {"toy": Resources(cpus=cpus, memory_gb=0, hours=hours)}
+    return replace(STUDY, resources=resources, slurm=Slurm(partition="tests"))
 
 
 def listed() -> dict[str, str]:
@@ -83,6 +83,14 @@ def test_an_array_runs_each_task_once_and_its_successor_after_it(folder, tmp_pat
     # Two cores: two ran side by side.
     first, second, _ = sorted(members, key=lambda attempt: attempt.started)
     assert second.started < first.ended
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_task_has_the_cores_that_it_asked_for(folder, tmp_path, cpus):
+    (task,) = toys(tmp_path, ("a", (), 0))
+    submit_to_slurm(study(cpus=cpus), [task], folder)
+    until_the_queue_is_empty()
+    assert (folder.of(task) / LOG).read_text().splitlines()[-1] == f"cores: {cpus}"
 
 
 def test_a_failure_drops_only_what_depends_on_it(folder, tmp_path):

@@ -86,6 +86,7 @@ def test_each_kind_is_an_array_that_waits_for_what_it_needs(slurm, study, capsys
     assert train["array"] == "0-3%3"
     assert train["dependency"] == "afterok:100"
     assert (train["gpus-per-node"], train["cpus-per-task"], train["mem"], train["time"]) == ("2", "6", "20GB", "90")
+    assert re.search(r"^srun .*--cpus-per-task 6 ", (slurm / "101.sh").read_text(), re.MULTILINE)
     assert (train["partition"], train["mail-type"], train["job-name"]) == ("gpu", "FAIL", "small_train")
     # A job that can never start is dropped, one that is stopped is requeued.
     assert train["kill-on-invalid-dep"] == "yes"

@@ -8,10 +8,10 @@ from pathlib import Path
 from nnunetv2_salstm.matrix.study import Resources
 from nnunetv2_salstm.matrix.tasks import Dataset, Task
 
-# Takes SECONDS, writes down its starts and ends, and writes OUTPUT. It fails as long as the file .fail is there; if the file
-# .quick is there, it has nothing left to do when it starts again, as one that goes on from a checkpoint.
+# Takes SECONDS, writes down its starts and ends, and writes OUTPUT. It fails as long as there is a file .fail. If there
+# is one .quick it has nothing left to do when it starts again, as one that goes on from a checkpoint.
 PROGRAM = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 output, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 starts = output.with_suffix(".starts")
 with starts.open("a") as file:
@@ -19,7 +19,7 @@ with starts.open("a") as file:
 if output.with_suffix(".fail").exists():
     print("no more memory")
     sys.exit(3)
-print("at work", flush=True)
+print("cores:", len(os.sched_getaffinity(0)), flush=True)
 again = len(starts.read_text().split()) > 1
 time.sleep(0 if again and output.with_suffix(".quick").exists() else seconds)
 output.write_text("done")

@@ -154,6 +154,8 @@ def _submit(study: Study, tasks: Sequence[Task], folder: Folder, after: Sequence
         time=int(max(1, resources.hours * 60)),
         mem=f"{resources.memory_gb}GB",
         cpus_per_task=resources.cpus,
+        # Since Slurm 22.05 srun does not take it from the job.
+        srun_args=["--cpus-per-task", str(resources.cpus)],
         array_parallelism=slurm.parallel,
         additional_parameters=options,
         **({"gpus_per_node": resources.gpus} if resources.gpus else {}),
