@@ -1,7 +1,9 @@
 """Files and folders: read with clear errors, never left half-written."""
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,21 @@ def written_whole(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         _remove(unfinished)
+
+
+def make_once(path: Path, text: str) -> None:
+    """Makes a file, whole, if there is none: of several processes, also on several machines, one does.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    draft = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    draft.write_text(text)
+    try:
+        # Unlike opening and writing, this never shows others an empty file; it works on network file systems.
+        path.hardlink_to(draft)
+    finally:
+        draft.unlink()
 
 
 def _remove(path: Path) -> None:

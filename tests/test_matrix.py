@@ -5,11 +5,13 @@ import json
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import write_dataset
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 from test_docs_commands import parse_only
 
 from nnunetv2_salstm import cli
@@ -165,6 +167,28 @@ def test_a_training_goes_on_with_what_is_there(folders, tmp_path):
     assert "summary.json" in training.missing()
     training.summary.write_text('{"foreground_mean": {}}')
     assert training.missing() is None
+
+
+def test_folds_are_made_once_before_the_trainings_and_are_nnunets(folders, tmp_path):
+    tasks = [task for task in tasks_of(written(tmp_path)) if isinstance(task, Train)]
+    file = tasks[0].dataset.preprocessed / "splits_final.json"
+    file.parent.mkdir(parents=True)
+    tasks[0].prepare()
+    # As nnU-Net, which cannot make five folds of three cases and says so when it trains.
+    assert not file.exists()
+    for name in ("d", "e", "f"):
+        (tasks[0].dataset.raw / "imagesTr" / f"{name}_0000.nii.gz").touch()
+    tasks = [task for task in tasks_of(written(tmp_path)) if isinstance(task, Train)]
+    replace(tasks[0], fold="all").prepare()
+    assert not file.exists()
+    tasks[0].prepare()
+    cases = tasks[0].dataset.training_cases
+    assert len(cases) == 6
+    assert json.loads(file.read_text()) == generate_crossval_split(cases, seed=12345, n_splits=5)
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+    file.write_text("those of a user")
+    tasks[1].prepare()
+    assert file.read_text() == "those of a user"
 
 
 def test_plans_that_are_there_are_kept(folders, tmp_path):

@@ -144,6 +144,15 @@ def test_the_environment_and_the_gpus_reach_the_command(folder, tmp_path):
     assert attempts_in(folder.of(task))[0].gpus == ("2", "5")
 
 
+def test_a_task_is_prepared_before_its_command(folder, tmp_path):
+    (task,) = toys(tmp_path, ("a", (), 0))
+    needed = tmp_path / "needed"
+    object.__setattr__(task, "prepare", needed.touch)
+    object.__setattr__(task, "command", lambda: ["mv", str(needed), str(task.output)])
+    Worker(task, folder.of(task), {})()
+    assert task.output.is_file()
+
+
 def test_only_one_attempt_is_under_way(tmp_path):
     first = begin(tmp_path)
     with pytest.raises(Held, match=f"it runs for .* on {socket.gethostname()}"):

@@ -57,6 +57,11 @@ def cases_of(host: Host) -> dict[str, list]:
     return {file.stem: json.loads(file.read_text())["cases"] for file in reports}
 
 
+def folds_of(host: Host) -> list:
+    """Returns the folds of both data sets."""
+    return [json.loads(file.read_text()) for file in sorted(host.root.glob("preprocessed/*/splits_final.json"))]
+
+
 def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_path):
     pytest.importorskip("submitit", reason="the extra matrix is not installed")
     pytest.importorskip("monai", reason="the extra compare is not installed")
@@ -91,5 +96,6 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     assert len([*tasks.glob("*/attempt_1.json")]) == 1
 
     by_hand.run(*commands)
+    assert folds_of(host) == folds_of(by_hand)
     assert cases_of(host) == cases_of(by_hand)
     assert len(cases_of(host)) == 2

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm.files import make_once, written_whole
 
 # How an attempt ends that was stopped so that it goes on in another job: neither done nor failed.
 STOPPED = "stopped"
@@ -106,13 +106,7 @@ class Attempt:
         Raises:
             FileExistsError: if there is one.
         """
-        draft = self.file.with_name(f"{self.file.name}.{self.host}.{os.getpid()}")
-        draft.write_text(self._text())
-        try:
-            # Unlike opening and writing, this never shows others an empty file.
-            self.file.hardlink_to(draft)
-        finally:
-            draft.unlink()
+        make_once(self.file, self._text())
 
     def _text(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if key != "file"}, indent=1)

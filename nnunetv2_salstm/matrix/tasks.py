@@ -3,15 +3,19 @@
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.datasets import find_dataset, nnunet_folder
+from nnunetv2_salstm.files import make_once
 from nnunetv2_salstm.matrix.study import Resources, Study
 
 DEFAULT_PLANS = "nnUNetPlans"
+# Of nnU-Net's own cross-validation; it cannot be made of fewer cases.
+FOLDS = 5
 # Which of nnU-Net's planners makes plans of a name.
 PLANNERS = {
     DEFAULT_PLANS: "ExperimentPlanner",
@@ -101,6 +105,9 @@ class Task:
         """Returns what of its outputs is not there, None if all is."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """Does before the command what several at once would do over each other; nothing for most."""
+
 
 @dataclass(frozen=True)
 class Preprocess(Task):
@@ -185,6 +192,18 @@ class Train(Task):
             return [*command, "--val"]
         started = any((self.folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
         return [*command, "--c"] if started else command
+
+    def prepare(self) -> None:
+        """Makes nnU-Net's folds, which its first training would make: an array of them is many first trainings."""
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        splits_file = self.dataset.preprocessed / "splits_final.json"
+        cases = self.dataset.training_cases
+        if self.fold == "all" or splits_file.is_file() or len(cases) < FOLDS:
+            return
+        # It is the other's file that counts where another process was quicker; they are equal.
+        with suppress(FileExistsError):
+            make_once(splits_file, json.dumps(generate_crossval_split(cases, n_splits=FOLDS), indent=4))
 
     def missing(self) -> str | None:
         """Returns whether the last checkpoint or the validation is not there."""

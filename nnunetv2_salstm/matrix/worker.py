@@ -53,6 +53,7 @@ class Worker:
             return
         status: int | str = STOPPED
         try:
+            self.task.prepare()
             words = self.task.command()
             line = shlex.join(words)
             with (self.folder / LOG).open("ab") as log:
