@@ -2,10 +2,10 @@
 
     python benchmarks/study_cost.py --out docs/results/study_cost.json --figure docs/figures/study_queue.svg
 
-Tasks, their order and what they wait for are those of `nnUNetv2_salstm matrix`, expanded on folders of empty files with
-the data sets' numbers of cases. How long a training of the stock network takes is published for an A100 (--hours
-published), or follows from a benchmark of ours (other --hours); what an arm takes more, and a tile less, is measured.
-docs/scale.md explains it and shows the tables that this prints.
+Tasks, their order and what they wait for are those of `nnUNetv2_salstm matrix`, expanded on folders of empty files.
+How long a training of the stock network takes is published for an A100 (--hours published), or follows from a benchmark
+of ours (other --hours); what an arm takes more, and a tile less, is measured. docs/scale.md explains it and shows the
+tables that this prints.
 """
 
 import argparse
@@ -82,7 +82,7 @@ EPOCH_SECONDS = {"2d": (40.06, 39.71, 42.21), "3d_fullres": (51.17, 44.48, 47.19
 # nnU-Net's own.
 ITERATIONS, VALIDATION_ITERATIONS = 250, 50
 BASELINE = "nnUNetTrainerSALSTMOff"
-# Not in the benchmarks: BDC-LSTM is module A without its attention, the convolution has as many parameters as A.
+# Where they are not measured: BDC-LSTM is module A without its attention, the convolution has A's number of parameters.
 LIKE = {"nnUNetTrainerBDCLSTM": "nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTMConvControl": "nnUNetTrainerSALSTM_A"}
 
 # Assumed: from the start of a job until the first epoch, hours; processes that export predictions.
@@ -117,7 +117,7 @@ class Costs:
         for report in self.reports:
             for trainer, quantities in report.summary().items():
                 found[trainer] = max(found.get(trainer, 1.0), quantities[quantity]["worst"])
-        return {**found, **{control: found[module] for control, module in LIKE.items()}}
+        return {**{control: found[module] for control, module in LIKE.items() if module in found}, **found}
 
     def stock(self, preset):
         """Returns the benchmark of the stock network."""
@@ -245,7 +245,7 @@ def under_limit(hours, limit, interval):
 
 @contextmanager
 def empty_datasets():
-    """Makes nnU-Net's folders with the data sets' cases, all files empty, as the matrix counts them."""
+    """Makes nnU-Net's folders with the data sets' test cases, in empty files, as the matrix counts them."""
     with tempfile.TemporaryDirectory() as folder:
         before = {name: os.environ.get(f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
         for name in before:
@@ -253,11 +253,10 @@ def empty_datasets():
             Path(folder, name).mkdir()
         for number, data in DATASETS.items():
             raw = Path(folder, "raw", f"Dataset{int(number):03d}_{data.name}")
-            for part, cases in (("Tr", data.training), ("Ts", data.test)):
-                images = raw / f"images{part}"
-                images.mkdir(parents=True)
-                for case in range(cases):
-                    (images / f"case{part}{case:04d}_0000.nii.gz").touch()
+            # The cases to train on are not looked at before they are preprocessed.
+            (raw / "imagesTs").mkdir(parents=True)
+            for case in range(data.test):
+                (raw / "imagesTs" / f"case{case:04d}_0000.nii.gz").touch()
             if data.labelled:
                 (raw / "labelsTs").mkdir()
             (raw / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
@@ -402,10 +401,9 @@ def cuts(studies, costs):
     return rows
 
 
-def limits(costs, studies):
+def limits(costs, arms):
     """Returns what time limits cost the longest training."""
-    preset = ANCHOR_PRESET
-    hours = costs.stock_hours(preset) * max(costs.time_ratio[trainer] for trainer in studies[0].trainers)
+    hours = costs.stock_hours(ANCHOR_PRESET) * max(costs.time_ratio[trainer] for trainer in arms)
     rows = []
     for limit in LIMITS:
         jobs, held = under_limit(hours, limit, hours * between_checkpoints(ANCHOR_EPOCHS))
@@ -439,7 +437,12 @@ def configurations(expanded, jobs, costs):
 
 def estimate(studies, reports, hours):
     """Returns everything that docs/scale.md shows."""
+    from nnunetv2_salstm.matrix.study import split_trainer
+
     costs, expanded = Costs(reports, hours), tasks_of(studies)
+    arms = dict.fromkeys(split_trainer(trainer)[0] for study in studies for trainer in study.trainers)
+    if missing := arms.keys() - costs.time_ratio.keys():
+        raise SystemExit(f"the benchmarks have no {', '.join(sorted(missing))}; measure it, or name another --bench")
     jobs = jobs_of(expanded, costs)
     kinds = {kind: [job for job in jobs if job.name.startswith(kind)] for kind in studies[0].resources}
     return {
@@ -451,7 +454,7 @@ def estimate(studies, reports, hours):
                 "time": round(costs.time_ratio[trainer], 3),
                 "parameters": round(costs.parameter_ratio[trainer], 3),
             }
-            for trainer in studies[0].trainers
+            for trainer in arms
         },
         "configurations": configurations(expanded, jobs, costs),
         "tasks": {
@@ -470,7 +473,7 @@ def estimate(studies, reports, hours):
         "gpu_hours_if_arms_cost_nothing": round(gpu_hours(jobs_of(expanded, Costs(reports, hours, arms_cost=False)))),
         "disk": disk(expanded, costs),
         "queue": [queue(jobs, gpus) for gpus in GPUS],
-        "limits": limits(costs, studies),
+        "limits": limits(costs, arms),
         "cuts": cuts(studies, costs),
     }, jobs
 
@@ -574,8 +577,9 @@ def tables(result):
             ),
         ],
     }
-    columns = {"configurations": 3, "readings": 1}
-    return {name: markdown_table(values, text_columns=columns.get(name, 1)) for name, values in rows.items()}
+    return {
+        name: markdown_table(values, text_columns=3 if name == "configurations" else 1) for name, values in rows.items()
+    }
 
 
 def busy_gpus(jobs, names, gpus):
