@@ -1,6 +1,7 @@
 """The planned costs of a study: the scheduler against hand-computed cases, and docs/scale.md against the script."""
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nnunetv2_salstm.bench.presets import PRESETS
 from nnunetv2_salstm.bench.report import Report
 from nnunetv2_salstm.matrix import launch
 from nnunetv2_salstm.matrix.state import Folder
@@ -202,6 +204,35 @@ def test_the_script_takes_other_studies(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "| train      |    150 |" in printed
     assert "Synapse" not in printed
+    # Arrays of 32 at most.
+    days, busy = re.search(r"\| 64   \| +([\d.]+) \| +([\d.]+)% \|", printed).groups()
+    text = " ".join(PAGE.split())
+    assert f"has 32, and takes {days} days on 64 GPUs, of which {float(busy):.0f} % are busy" in text
+
+
+def test_volumes_are_cut_to_three_dimensions_and_pictures_stay(tiny):
+    volumes, pictures = tiny(configurations=["2d", "3d_fullres"]), tiny(datasets=[701, 702], configurations=["2d"])
+    left = study_cost.cuts_of([volumes, pictures])
+    assert [study.configurations for study in left["2D of the volumes"]] == [("3d_fullres",), ("2d",)]
+    assert [study.datasets for study in left["CVC-ClinicDB"]] == [("27",), ("701",)]
+    # There are no more seeds and folds than those, and neither control.
+    assert list(left) == ["nothing", "2D of the volumes", "CVC-ClinicDB", "epochs beyond 250"]
+
+
+def test_the_steps_of_a_gpu_take_the_place_of_the_published_hours(tiny):
+    fast = [
+        replace(report, measurements=[
+            replace(m, training_step=[0.1], inference_tile=[0.02], batch_size=PRESETS[m.plan]["batch_size"])
+            for m in report.measurements
+        ])
+        for report in REPORTS
+    ]  # fmt: skip
+    result, _ = study_cost.estimate([tiny(configurations=["3d_fullres"])], fast, "measured")
+    (row,) = result["configurations"]
+    # 250 steps of 0.1 s and 50 batches of four tiles are 29 s.
+    assert row["stock_hours"]["measured"] == round(29 * 1000 / 3600, 1)
+    assert result["gpu_hours_by_reading"]["measured"] < result["gpu_hours_by_reading"]["published"]
+    assert "h, measured" in study_cost.tables(result)["configurations"]
 
 
 def test_the_tables_are_the_results():
