@@ -376,7 +376,7 @@ def cuts_of(studies):
         ],
         "BDC-LSTM": without("BDCLSTM"),
         "the third seed": all_with(seeds=seeds[:2]),
-        "2D of the volumes and the third seed": [replace(study, seeds=seeds[:2]) for study in one],
+        "2D and the third seed": [replace(study, seeds=seeds[:2]) for study in one],
         "all seeds but one": all_with(seeds=seeds[:1]),
         "the convolution": without("ConvControl"),
         "folds 2 to 4": all_with(folds=folds[:2]),
@@ -399,7 +399,6 @@ def cuts(studies, costs):
                 "trainings": len([job for job in jobs if job.name.startswith("train")]),
                 "gpu_hours": round(gpu_hours(jobs)),
                 "saved": round(1 - gpu_hours(jobs) / (rows[0]["gpu_hours"] if rows else gpu_hours(jobs)), 2),
-                "days_on_8_gpus": queue(jobs, 8)["days"],
                 "noise_of_trainings": round(math.sqrt(runs[0] / folds[0]), 2),
                 "interval_over_cases": round(math.sqrt(runs[1] / folds[1]), 2),
             }
@@ -430,13 +429,10 @@ def configurations(expanded, jobs, costs):
                 "dataset": data.name,
                 "configuration": task.configuration,
                 "plan": preset,
-                "batch": costs.batch(preset),
                 "stock_hours": {name: round(costs.stock_hours(preset, name), 1) for name in (*READINGS, costs.hours)},
-                "trainings": 0,
                 "gpu_hours": 0.0,
             },
         )
-        row["trainings"] += 1
         row["gpu_hours"] += hours[task.name]
     return [{**row, "gpu_hours": round(row["gpu_hours"])} for row in rows.values()]
 
@@ -498,16 +494,13 @@ def tables(result):
                 "data set",
                 "configuration",
                 "plan",
-                "batch",
-                *(f"h, {name}" for name in readings),
-                "trainings",
+                *(f"{name}, h" for name in readings),
                 "GPU hours",
             ],
             *(
                 [
-                    *(str(row[key]) for key in ("dataset", "configuration", "plan", "batch")),
+                    *(str(row[key]) for key in ("dataset", "configuration", "plan")),
                     *(f"{row['stock_hours'][name]:.1f}" for name in readings),
-                    str(row["trainings"]),
                     number(row["gpu_hours"]),
                 ]
                 for row in result["configurations"]
@@ -539,7 +532,7 @@ def tables(result):
             ),
         ],
         "queue": [
-            ["GPUs", "days", "GPUs busy", "work / GPUs, days", "longest chain, days", "last training starts, day"],
+            ["GPUs", "days", "GPUs busy", "work / GPUs", "longest chain", "last start, day"],
             *(
                 [
                     str(row["gpus"]),
@@ -565,9 +558,8 @@ def tables(result):
                 "trainings",
                 "GPU hours",
                 "saved",
-                "days on 8 GPUs",
-                "noise of trainings",
-                "interval over cases",
+                "noise",
+                "interval",
             ],
             *(
                 [
@@ -575,7 +567,6 @@ def tables(result):
                     str(row["trainings"]),
                     number(row["gpu_hours"]),
                     f"{row['saved']:.0%}",
-                    f"{row['days_on_8_gpus']:.1f}",
                     f"x {row['noise_of_trainings']:.2f}",
                     f"x {row['interval_over_cases']:.2f}",
                 ]

@@ -232,7 +232,7 @@ def test_the_steps_of_a_gpu_take_the_place_of_the_published_hours(tiny):
     # 250 steps of 0.1 s and 50 batches of four tiles are 29 s.
     assert row["stock_hours"]["measured"] == round(29 * 1000 / 3600, 1)
     assert result["gpu_hours_by_reading"]["measured"] < result["gpu_hours_by_reading"]["published"]
-    assert "h, measured" in study_cost.tables(result)["configurations"]
+    assert "measured, h" in study_cost.tables(result)["configurations"]
 
 
 def test_the_tables_are_the_results():
