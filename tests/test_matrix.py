@@ -115,8 +115,9 @@ def test_run_is_the_default(folders, words, tmp_path, capsys):
 
 def test_the_studies_of_the_examples_are_read():
     files = sorted(STUDIES.glob("*.yaml"))
-    assert [read_study(file).name for file in files] == ["acdc_full", "demo_cpu", "hippocampus_quick"]
-    assert [file.stem for file in files] == ["acdc_full", "demo_cpu", "hippocampus_quick"]
+    names = ["acdc_full", "demo_cpu", "hippocampus_quick", "paper_pictures", "paper_volumes"]
+    assert [read_study(file).name for file in files] == names
+    assert [file.stem for file in files] == names
     acdc = read_study(files[0])
     runs = [run for trainer in acdc.trainers for run in acdc.runs_of(trainer)]
     assert len(runs) == 15
