@@ -21,7 +21,9 @@ def to_html(report: StudyReport) -> str:
             *(html_warning(title, sentences) for title, sentences in report.warnings().items()),
             html_list(report.verdicts(), "verdict"),
             *(part for metric in SHOWN for part in _metric(report, metric)),
-            f"<h2>{report.unit[0].upper()}{report.unit[1:]}</h2>{html_table(hours)}" if len(hours) > 1 else "",
+            f"<h2>{report.hours_title}</h2><p>{escape(report.devices())}</p>{html_table(hours)}"
+            if len(hours) > 1
+            else "",
             "<h2>The comparisons</h2>",
             "<p>Labels one by one, all metrics, learning curves and the most changed cases:</p>",
             f'<ul class="notes">{"".join(map(_link, report.places))}</ul>',
@@ -43,7 +45,8 @@ def _metric(report: StudyReport, metric: str) -> list[str]:
         f"<h2>{escape(titled(metric))}</h2>",
         "<p>Mean (standard deviation over seeds / over folds); bold: the best mean.</p>",
         html_table(rows, strong=best),
-        html_figure(forest, "Paired differences from the first arm with their intervals."),
+        html_figure(forest),
+        f"<p>Differences from {escape(report.baseline)}, paired by case.</p>",
         html_table(report.difference_rows(metric), text_columns=2),
     ]
 

@@ -105,7 +105,7 @@ def read_places(study: Study, comparisons: Sequence[Compare]) -> tuple[list[Plac
 
 def place_name(data: str, task: Compare) -> str:
     """Returns what readers call the place of a comparison of networks trained on some data."""
-    return f"{data}, {task.cases}"
+    return f"{data} {task.cases}"
 
 
 def _read(file: Path, study: Study) -> WrittenReport:

@@ -105,7 +105,7 @@ class StudyReport:
         trainings = sum(hours.tasks for hours in self.hours.values())
         return (
             f"{'; '.join(facts)}: {trainings} trainings. Every arm is compared with {self.baseline}, case by case, in "
-            f"{len(self.places)} place{_s(self.places)}."
+            f"{len(self.places)} place{_s(self.places)}: data set and configuration, validation or test cases."
         )
 
     def missing_sentences(self) -> list[str]:
@@ -186,6 +186,11 @@ class StudyReport:
         """What time is counted in."""
         return "GPU hours" if self.study.device == "cuda" else "hours"
 
+    @property
+    def hours_title(self) -> str:
+        """The unit as a heading."""
+        return self.unit[0].upper() + self.unit[1:]
+
     def data(self) -> dict[str, Data]:
         """Returns what was trained on, by name for readers."""
         return {
@@ -195,25 +200,27 @@ class StudyReport:
     def hour_rows(self) -> list[list[str]]:
         """Returns the table of hours, its head first; only a head where there is no log."""
         data = self.data()
-        rows = [
-            ["arm", "finished", "with a log", f"{self.unit} in total", "repeated", "relative"]
-            + [f"a training, {name}" for name in data]
-            + ["on"]
-        ]
+        rows = [["arm", "finished", "in total", "repeated", "relative", *(f"each {name}" for name in data)]]
         first = self.hours[self.arms[0].name]
         for name, hours in self.hours.items() if any(hours.trainings for hours in self.hours.values()) else ():
             ratio = hours.ratio(first)
             rows.append([
                 self.short[name],
                 f"{hours.finished} of {hours.tasks}",
-                str(len(hours.trainings)),
                 _hours(hours.total),
                 _hours(hours.repeated),
                 "-" if ratio is None else f"x {ratio:.2f}",
                 *(_hours(hours.per_training(where)) for where in data.values()),
-                ", ".join(hours.devices) or "-",
             ])  # fmt: skip
         return rows
+
+    def devices(self) -> str:
+        """Returns a sentence on what the arms trained on, nothing where nnU-Net did not say."""
+        found = {self.short[name]: " and ".join(hours.devices) for name, hours in self.hours.items()}
+        if len(different := {devices for devices in found.values() if devices}) < 2:
+            return f"Trained on {different.pop()}." if different else ""
+        each = "; ".join(f"{arm} on {devices}" for arm, devices in found.items() if devices)
+        return f"Hours on different devices do not compare; trained were {each}."
 
     def notes(self) -> list[str]:
         """Returns what the numbers mean."""
@@ -237,9 +244,9 @@ class StudyReport:
         if len(self.hour_rows()) > 1:
             times = " times the GPUs that train a network" if self.study.device == "cuda" else ""
             notes.append(
-                f"{self.unit[0].upper()}{self.unit[1:]}: the epochs in nnU-Net's logs{times}; without preprocessing, "
+                f"{self.hours_title}: the epochs in nnU-Net's logs{times}; without preprocessing, "
                 "final validation, prediction and epochs that were cut off. Repeated: epochs trained again from a "
-                "checkpoint after an interruption, part of the total. A training: mean of the finished ones, nothing "
+                "checkpoint after an interruption, part of the total. Each: mean of the finished ones, nothing "
                 f"repeated. Relative: to {self.baseline}, over the data and folds that both have finished."
             )
         return notes
@@ -272,7 +279,7 @@ class StudyReport:
             parts += [f"## {titled(metric)}", markdown_table(bold)]
             parts.append(markdown_table(self.difference_rows(metric), text_columns=2))
         if len(rows := self.hour_rows()) > 1:
-            parts += [f"## {self.unit[0].upper()}{self.unit[1:]}", markdown_table(rows)]
+            parts += [f"## {self.hours_title}", markdown_table(rows), *filter(None, [self.devices()])]
         return "\n\n".join([*parts, markdown_list(self.notes())]) + "\n"
 
     def warnings(self) -> dict[str, list[str]]:
@@ -373,7 +380,7 @@ def _spread(metric: str, spread: Spread) -> str:
 def _hours(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _joined(values: Any) -> str:
