@@ -202,7 +202,7 @@ def test_hours_are_those_of_the_logs(made_up, capsys):
     assert (
         hours[OFF].items() >= {"trainings": 8, "finished": 8, "with_a_log": 8, "total": 16.5, "repeated": 0.5}.items()
     )
-    assert hours[OFF]["per_training"] == {"902_Discs 3d_fullres": 2.0}
+    assert hours[OFF]["per_training"] == {"901_Spheres 3d_fullres": 2.0, "902_Discs 3d_fullres": 2.0}
     assert hours[SALSTM].items() >= {"finished": 7, "total": 7 * 2.5 + 10, "relative": 1.25}.items()
     assert "| SALSTM_A  |   7 of 8 |     27.5 |     0.00 |   x 1.25 |" in printed
     assert "GPU" not in printed

@@ -87,11 +87,10 @@ def read_places(study: Study, comparisons: Sequence[Compare]) -> tuple[list[Plac
     Raises:
         SalstmError: if the file of one cannot be read.
     """
-    plans_differ = len({task.plans for task in comparisons}) > 1
+    names = data_names(comparisons)
     places, missing = [], {}
     for task in comparisons:
-        plans = [task.plans] if plans_differ else []
-        data = " ".join([task.dataset.name.removeprefix("Dataset"), *plans, task.configuration])
+        data = names[task.name]
         file = Path(f"{task.report}.json")
         written = _read(file, study) if file.is_file() else None
         reason = task.missing()
@@ -101,6 +100,17 @@ def read_places(study: Study, comparisons: Sequence[Compare]) -> tuple[list[Plac
             # Where the folder is on this machine is of no use to readers.
             missing[place_name(data, task)] = str(reason).replace(f"{nnunet_folder('nnUNet_results')}/", "")
     return places, missing
+
+
+def data_names(comparisons: Sequence[Compare]) -> dict[str, str]:
+    """Returns what readers call that on which the networks were trained, by the comparison's name."""
+    plans_differ = len({task.plans for task in comparisons}) > 1
+    return {
+        task.name: " ".join(
+            [task.dataset.name.removeprefix("Dataset"), *([task.plans] if plans_differ else []), task.configuration]
+        )
+        for task in comparisons
+    }
 
 
 def place_name(data: str, task: Compare) -> str:

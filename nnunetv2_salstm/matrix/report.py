@@ -14,7 +14,7 @@ from nnunetv2_salstm.compare.statistics import CONFIDENCE
 from nnunetv2_salstm.errors import SalstmError
 from nnunetv2_salstm.files import written_whole
 from nnunetv2_salstm.matrix.hours import Data, Hours, hours_of
-from nnunetv2_salstm.matrix.places import Place, Spread, read_places
+from nnunetv2_salstm.matrix.places import Place, Spread, data_names, read_places
 from nnunetv2_salstm.matrix.study import Study, epochs_of
 from nnunetv2_salstm.matrix.tasks import Compare, Report, Task, Train
 from nnunetv2_salstm.tables import markdown_list, markdown_table
@@ -34,6 +34,7 @@ class StudyReport:
         arms: the first is the baseline.
         places: the comparisons that there are.
         missing: why others are not there, by place.
+        data: on what was trained, by name for readers.
         hours: by arm.
         spreads: by place, arm and metric.
     """
@@ -43,6 +44,7 @@ class StudyReport:
     arms: list[Arm]
     places: list[Place]
     missing: dict[str, str]
+    data: dict[str, Data]
     hours: dict[str, Hours]
     spreads: dict[tuple[str, str, str], Spread]
 
@@ -70,7 +72,9 @@ class StudyReport:
             for arm in arms
             for metric in SHOWN
         }
-        return cls(study, study.file.read_text(), arms, places, missing, hours, spreads)
+        names = data_names(comparisons)
+        data = {names[task.name]: (task.dataset.name, task.plans, task.configuration) for task in comparisons}
+        return cls(study, study.file.read_text(), arms, places, missing, data, hours, spreads)
 
     @property
     def short(self) -> dict[str, str]:
@@ -91,7 +95,7 @@ class StudyReport:
     def introduction(self) -> str:
         """Returns a sentence on what was trained, and one on what is compared."""
         study = self.study
-        datasets = dict.fromkeys(place.task.dataset.name for place in self.places)
+        datasets = dict.fromkeys(dataset for dataset, *_ in self.data.values())
         runs = [run.name for arm in self.arms for run in arm.runs]
         epochs = dict.fromkeys(epochs_of(run) for run in runs)
         facts = [
@@ -191,16 +195,9 @@ class StudyReport:
         """The unit as a heading."""
         return self.unit[0].upper() + self.unit[1:]
 
-    def data(self) -> dict[str, Data]:
-        """Returns what was trained on, by name for readers."""
-        return {
-            place.data: (place.task.dataset.name, place.task.plans, place.task.configuration) for place in self.places
-        }
-
     def hour_rows(self) -> list[list[str]]:
         """Returns the table of hours, its head first; only a head where there is no log."""
-        data = self.data()
-        rows = [["arm", "finished", "in total", "repeated", "relative", *(f"each {name}" for name in data)]]
+        rows = [["arm", "finished", "in total", "repeated", "relative", *(f"one of {name}" for name in self.data)]]
         first = self.hours[self.arms[0].name]
         for name, hours in self.hours.items() if any(hours.trainings for hours in self.hours.values()) else ():
             ratio = hours.ratio(first)
@@ -210,7 +207,7 @@ class StudyReport:
                 _hours(hours.total),
                 _hours(hours.repeated),
                 "-" if ratio is None else f"x {ratio:.2f}",
-                *(_hours(hours.per_training(where)) for where in data.values()),
+                *(_hours(hours.per_training(where)) for where in self.data.values()),
             ])  # fmt: skip
         return rows
 
@@ -246,7 +243,7 @@ class StudyReport:
             notes.append(
                 f"{self.hours_title}: the epochs in nnU-Net's logs{times}; without preprocessing, "
                 "final validation, prediction and epochs that were cut off. Repeated: epochs trained again from a "
-                "checkpoint after an interruption, part of the total. Each: mean of the finished ones, nothing "
+                "checkpoint after an interruption, part of the total. One of: mean of the finished trainings, nothing "
                 f"repeated. Relative: to {self.baseline}, over the data and folds that both have finished."
             )
         return notes
@@ -332,7 +329,7 @@ class StudyReport:
                     "total": hours.total,
                     "repeated": hours.repeated,
                     "relative": hours.ratio(self.hours[self.arms[0].name]),
-                    "per_training": {where: hours.per_training(data) for where, data in self.data().items()},
+                    "per_training": {where: hours.per_training(data) for where, data in self.data.items()},
                     "devices": hours.devices,
                 }
                 for name, hours in self.hours.items()

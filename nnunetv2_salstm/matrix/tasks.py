@@ -93,6 +93,11 @@ class Task:
         """preprocess, train, predict, compare or report."""
         return self.name.partition("__")[0]
 
+    @property
+    def subject(self) -> str:
+        """What it is about, for readers."""
+        return self.dataset.name
+
     def command(self) -> list[str]:
         """Returns the command that does what is missing now."""
         raise NotImplementedError
@@ -282,6 +287,11 @@ class Report(Task):
     study: Path
     comparisons: tuple[Compare, ...]
     output: Path
+
+    @property
+    def subject(self) -> str:
+        """The study's file."""
+        return self.study.name
 
     def command(self) -> list[str]:
         """Returns the command of the report."""
