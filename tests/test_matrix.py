@@ -364,6 +364,7 @@ def test_results_that_cannot_be_written_to_are_said(folders, tmp_path, capsys):
     ("words", "message"),
     [
         (["status", "STUDY", "--dry-run"], "--dry-run are for run, not for status"),
+        (["report", "STUDY", "--jobs", "2"], "--dry-run are for run, not for report"),
         (["STUDY", "--executor", "slurm", "--jobs", "2"], "--jobs is for --executor local, got slurm"),
         (["none.yaml"], "the study file none.yaml cannot be read: No such file"),
     ],

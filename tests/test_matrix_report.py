@@ -19,6 +19,7 @@ from nnunetv2_salstm.compare.metrics import Scores
 from nnunetv2_salstm.compare.report import Report as Comparison
 from nnunetv2_salstm.compare.results import Results, ScoredCase
 from nnunetv2_salstm.compare.written import WrittenReport
+from nnunetv2_salstm.matrix.attempts import begin
 from nnunetv2_salstm.matrix.state import Folder
 from nnunetv2_salstm.matrix.study import read_study
 from nnunetv2_salstm.matrix.tasks import Compare, Report, Train, expand
@@ -197,14 +198,20 @@ def test_hours_are_those_of_the_logs(made_up, capsys):
     ours[0].checkpoint.unlink()
     ours[0].summary.unlink()
     write_log(ours[0], (36_000.0,))
+    # The other data set is trained on twice as fast.
+    for task in made_up.of(Train)[8:]:
+        seconds = (1800.0, 900.0, 900.0) if task.trainer.startswith(OFF) else (2700.0, 900.0, 900.0)
+        write_log(task, seconds)
     _, printed, _, values = made_up.report(capsys)
     hours = values["hours"]
     assert (
-        hours[OFF].items() >= {"trainings": 8, "finished": 8, "with_a_log": 8, "total": 16.5, "repeated": 0.5}.items()
+        hours[OFF].items() >= {"trainings": 8, "finished": 8, "with_a_log": 8, "total": 12.5, "repeated": 0.5}.items()
     )
-    assert hours[OFF]["per_training"] == {"901_Spheres 3d_fullres": 2.0, "902_Discs 3d_fullres": 2.0}
-    assert hours[SALSTM].items() >= {"finished": 7, "total": 7 * 2.5 + 10, "relative": 1.25}.items()
-    assert "| SALSTM_A  |   7 of 8 |     27.5 |     0.00 |   x 1.25 |" in printed
+    assert hours[OFF]["per_training"] == {"901_Spheres 3d_fullres": 2.0, "902_Discs 3d_fullres": 1.0}
+    # The unfinished one counts in the total only.
+    assert hours[SALSTM]["per_training"] == {"901_Spheres 3d_fullres": 2.5, "902_Discs 3d_fullres": 1.25}
+    assert hours[SALSTM].items() >= {"finished": 7, "total": 3 * 2.5 + 10 + 4 * 1.25, "relative": 1.25}.items()
+    assert "| SALSTM_A  |   7 of 8 |     22.5 |     0.00 |   x 1.25 |" in printed
     assert "GPU" not in printed
 
 
@@ -236,7 +243,9 @@ def test_what_is_there_is_reported_and_the_rest_named(made_up, capsys):
     assert "Not complete: 1 of 2 comparisons are missing." in printed
     assert printed.index("Not complete") < printed.index("- SALSTM_A against")
     assert f"<li>{SPHERES}: there is no report at" in made_up.page()
-    Path(f"{second.report}.json").unlink()
+    # One that is older than a training is as good as missing.
+    newer = second.inputs[0]
+    os.utime(newer, (0, Path(f"{second.report}.html").stat().st_mtime + 10))
     status, _, error, _ = made_up.report(capsys)
     assert (status, error.count("\n")) == (1, 1)
     assert (
@@ -291,10 +300,15 @@ def test_the_report_is_the_last_task_and_made_again_when_anything_changes(made_u
     assert task.missing().endswith(f"lacks {DISCS}")
     Path(f"{task.output}.html").unlink()
     assert "there is no report at" in task.missing()
+    # It is made again, although it has been made: its last attempt did not fail.
+    folder = Folder("made_up")
+    begin(folder.of(task)).end(0)
+    assert folder.states(made_up.tasks)[task.name].name == "ready"
 
 
-def test_the_report_runs_last(made_up, capsys):
-    cli.main(["matrix", str(made_up.file), "--dry-run"])
+def test_the_report_runs_last(made_up, capsys, monkeypatch):
+    monkeypatch.chdir(made_up.file.parent)
+    cli.main(["matrix", made_up.file.name, "--dry-run"])
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "# report__made_up",
         f"nnUNetv2_salstm matrix report {made_up.file}",
@@ -371,3 +385,5 @@ def test_infinite_distances_are_counted_and_never_best(made_up, capsys):
     _, printed, _, _ = made_up.report(capsys)
     row = next(line for line in printed.splitlines() if re.match(r"\| SALSTM_A .*, 1 infinite", line))
     assert "**" not in row.split("|")[2]
+    below = next(line for line in printed[printed.index("## HD95") :].splitlines() if line.startswith("| SALSTMOff"))
+    assert "**" in below.split("|")[2]
