@@ -51,17 +51,17 @@ def start(host: Host, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def cases_of(host: Host) -> dict[str, list]:
-    """Returns the scores of every case as every run predicted it, by report."""
-    reports = sorted((host.results / "matrix" / "studies" / "demo_cpu" / "reports").glob("*.json"))
-    return {file.stem: json.loads(file.read_text())["cases"] for file in reports}
-
-
 def report_of(host: Host) -> dict:
     """Returns the study's report but what trainings took."""
     values = json.loads((host.results / "matrix" / "studies" / "demo_cpu" / "report.json").read_text())
     assert [hours["finished"] for hours in values.pop("hours").values()] == [8, 8]
     return values
+
+
+def cases_of(host: Host) -> dict[str, list]:
+    """Returns the scores of every case as every run predicted it, by report."""
+    reports = sorted((host.results / "matrix" / "studies" / "demo_cpu" / "reports").glob("*.json"))
+    return {file.stem: json.loads(file.read_text())["cases"] for file in reports}
 
 
 def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_path):
