@@ -104,7 +104,8 @@ class StudyReport:
             f"plans {_joined(study.plans)}",
             f"fold{_s(study.folds)} {_joined(study.folds)}",
             *([f"seed{_s(study.seeds)} {_joined(study.seeds)}"] if study.seeds else []),
-            f"{_joined(epochs)} epochs" + (f" of {study.iterations} iterations" if study.iterations else ""),
+            f"{_joined(epochs)} epoch{'' if [*epochs] == [1] else 's'}"
+            + (f" of {study.iterations} iterations" if study.iterations else ""),
         ]
         trainings = sum(hours.tasks for hours in self.hours.values())
         return (
