@@ -1,7 +1,7 @@
 """Pages for a browser that need no other file and no network."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 from matplotlib import rc_context
@@ -42,13 +42,20 @@ def html_page(title: str, parts: Sequence[str]) -> str:
     ])  # fmt: skip
 
 
-def html_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Returns the table; its first row is the head, a line separates rows that differ in the first column."""
+def html_table(rows: Sequence[Sequence[str]], text_columns: int = 1, strong: Collection[tuple[int, int]] = ()) -> str:
+    """Returns the table; its first row is the head, a line separates rows that differ in the first column.
+
+    Args:
+        rows: of cells.
+        text_columns: how many columns hold text, from the left.
+        strong: row and column of the cells that stand out.
+    """
     lines = []
     for place, row in enumerate(rows):
         tag = "td" if place else "th"
         cells = [
-            f"<{tag}{' class=text' if column < text_columns else ''}>{escape(cell)}</{tag}>"
+            f"<{tag}{' class=text' if column < text_columns else ''}>"
+            f"{f'<strong>{escape(cell)}</strong>' if (place, column) in strong else escape(cell)}</{tag}>"
             for column, cell in enumerate(row)
         ]
         first = place > 0 and (place == 1 or rows[place - 1][0] != row[0])
@@ -60,6 +67,11 @@ def html_list(sentences: Sequence[str], kind: str = "notes") -> str:
     """Returns the sentences as a list, nothing without any."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="{kind}">{items}</ul>' if items else ""
+
+
+def html_warning(title: str, sentences: Sequence[str]) -> str:
+    """Returns what a reader must know before anything else, nothing without a sentence."""
+    return f'<div class="warning"><strong>{escape(title)}</strong>{html_list(sentences)}</div>' if sentences else ""
 
 
 def html_footer(command: str, made_with: dict[str, str | int]) -> str:

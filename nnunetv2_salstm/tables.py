@@ -1,4 +1,4 @@
-"""Tables in Markdown that are also aligned for a terminal."""
+"""Tables and lists in Markdown that are also readable in a terminal."""
 
 from collections.abc import Sequence
 
@@ -13,3 +13,8 @@ def markdown_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
         aligned = [c.ljust(w) if column < text_columns else c.rjust(w) for column, (c, w) in enumerate(cells)]
         lines.append(f"| {' | '.join(aligned)} |")
     return "\n".join(lines)
+
+
+def markdown_list(sentences: Sequence[str]) -> str:
+    """Returns the sentences as a list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -95,10 +95,10 @@ def test_the_demo_study_expands_to_stock_commands_in_an_order_that_works(folders
     programs = [words[0] for words in commands]
     # For each data set: 2 arms x 2 seeds x 2 folds trained; 4 models predict the one test case, one part is enough.
     one = ["nnUNetv2_plan_and_preprocess", *["nnUNetv2_train"] * 8, *["nnUNetv2_predict"] * 4, "nnUNetv2_salstm"]
-    assert programs == [*one, *one]
+    assert programs == [*one, *one, "nnUNetv2_salstm"]
     assert len({tuple(words) for words in commands}) == len(commands)
     # Every command's own parser takes it.
-    assert [parse_only(words, monkeypatch) for words in commands[:14]] == [""] * 14
+    assert [parse_only(words, monkeypatch) for words in [*commands[:14], commands[-1]]] == [""] * 15
     assert commands[1] == (
         "nnUNetv2_train 901 3d_fullres 0 -tr nnUNetTrainerSALSTMOff_2epochs_2its_seed0 -device cpu".split()
     )
@@ -212,11 +212,11 @@ def test_the_preprocessed_data_may_go_when_all_is_trained(folders, tmp_path):
         if isinstance(task, Train):
             finish_training(task)
     states = [state.name for state in Folder("small").states(tasks).values()]
-    assert states == ["finished", "finished", "finished", "ready"]
+    assert states == ["finished", "finished", "finished", "ready", "waiting"]
 
 
 def test_a_report_is_made_again_when_a_training_is_newer_or_an_arm_more(folders, tmp_path):
-    *_, comparison = tasks_of(written(tmp_path, test=False))
+    *_, comparison, _ = tasks_of(written(tmp_path, test=False))
     for task in tasks_of(written(tmp_path, test=False)):
         if isinstance(task, Train):
             finish_training(task)
@@ -228,7 +228,7 @@ def test_a_report_is_made_again_when_a_training_is_newer_or_an_arm_more(folders,
     assert comparison.missing() is None
     os.utime(newest, (newest.stat().st_atime, files[0].stat().st_mtime + 10))
     assert re.search("is older than .*summary.json", comparison.missing())
-    *_, more = tasks_of(written(tmp_path, test=False, seeds=[0, 1]))
+    *_, more, _ = tasks_of(written(tmp_path, test=False, seeds=[0, 1]))
     assert "is of another comparison" in more.missing()
 
 
@@ -252,7 +252,7 @@ def test_status_says_how_long_the_rest_takes(folders, tmp_path):
     (first.folder / "training_log_1.txt").write_text("".join(lines))
     # 6 and 10 epochs of 90 s; the second is like the first.
     assert report(tasks, Folder("small")).endswith(
-        "Time left: about 24 min with 1 at once, 24 min of work in 2 tasks, and 2 tasks of which nothing like them has "
+        "Time left: about 24 min with 1 at once, 24 min of work in 2 tasks, and 3 tasks of which nothing like them has "
         "run yet."
     )
     for task in (first, second):
@@ -389,6 +389,7 @@ def test_results_that_cannot_be_written_to_are_said(folders, tmp_path, capsys):
     ("words", "message"),
     [
         (["status", "STUDY", "--dry-run"], "--dry-run are for run, not for status"),
+        (["report", "STUDY", "--jobs", "2"], "--dry-run are for run, not for report"),
         (["STUDY", "--executor", "slurm", "--jobs", "2"], "--jobs is for --executor local, got slurm"),
         (["none.yaml"], "the study file none.yaml cannot be read: No such file"),
     ],

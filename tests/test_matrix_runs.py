@@ -51,6 +51,13 @@ def start(host: Host, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def report_of(host: Host) -> dict:
+    """Returns the study's report but what trainings took."""
+    values = json.loads((host.results / "matrix" / "studies" / "demo_cpu" / "report.json").read_text())
+    assert [hours["finished"] for hours in values.pop("hours").values()] == [8, 8]
+    return values
+
+
 def cases_of(host: Host) -> dict[str, list]:
     """Returns the scores of every case as every run predicted it, by report."""
     reports = sorted((host.results / "matrix" / "studies" / "demo_cpu" / "reports").glob("*.json"))
@@ -89,7 +96,7 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     again = start(host, "run", str(STUDY), "--jobs", "2")
     printed, _ = again.communicate(timeout=600)
     assert again.returncode == 0, printed
-    assert "All 28 tasks are finished." in printed
+    assert "All 29 tasks are finished." in printed
     status = start(host, "status", str(STUDY)).communicate()[0]
     assert "All tasks are finished." in status
     # Only the one that was killed has been tried again.
@@ -99,3 +106,5 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     assert folds_of(host) == folds_of(by_hand)
     assert cases_of(host) == cases_of(by_hand)
     assert len(cases_of(host)) == 2
+    assert report_of(host) == report_of(by_hand)
+    assert report_of(host)["missing"] == {}

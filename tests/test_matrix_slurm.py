@@ -80,7 +80,7 @@ def options(file: Path) -> dict[str, str]:
 
 def test_each_kind_is_an_array_that_waits_for_what_it_needs(slurm, study, capsys):
     submit_to_slurm(*study)
-    preprocess, train, off, module_a, compare = [options(slurm / f"{job}.sh") for job in range(100, 105)]
+    preprocess, train, off, module_a, compare, report = [options(slurm / f"{job}.sh") for job in range(100, 106)]
     assert "dependency" not in preprocess
     assert "array" not in preprocess
     assert train["array"] == "0-3%3"
@@ -97,19 +97,22 @@ def test_each_kind_is_an_array_that_waits_for_what_it_needs(slurm, study, capsys
     assert off["gpus-per-node"] == "1"
     assert compare["dependency"] == "afterok:101_0:101_1:101_2:101_3"
     assert "gpus-per-node" not in compare
-    assert "train, Dataset901_Spheres: 4 tasks, job 101\n" in capsys.readouterr().out
+    assert (report["dependency"], report["cpus-per-task"]) == ("afterok:104", "1")
+    printed = capsys.readouterr().out
+    assert "train, Dataset901_Spheres: 4 tasks, job 101\n" in printed
+    assert printed.endswith("report, study.yaml: 1 tasks, job 105\n")
 
 
 def test_what_is_queued_is_not_submitted_again(slurm, study, capsys):
     submit_to_slurm(*study)
     _, tasks, folder = study
-    (slurm / "queue").write_text("100\n101_0\n101_1\n101_2\n102\n103\n104\n")
+    (slurm / "queue").write_text("100\n101_0\n101_1\n101_2\n102\n103\n104\n105\n")
     submit_to_slurm(*study)
     # Only the training that is no longer there; what waits for it was dropped with it, here it was not.
-    assert sorted(file.name for file in slurm.glob("*.sh"))[5:] == ["105.sh"]
-    assert options(slurm / "105.sh")["dependency"] == "afterok:100"
-    (slurm / "queue").write_text("100\n101_0\n101_1\n101_2\n102\n103\n104\n105\n")
-    assert folder.queued_job(tasks[4], Jobs()) == "105"
+    assert sorted(file.name for file in slurm.glob("*.sh"))[6:] == ["106.sh"]
+    assert options(slurm / "106.sh")["dependency"] == "afterok:100"
+    (slurm / "queue").write_text("100\n101_0\n101_1\n101_2\n102\n103\n104\n105\n106\n")
+    assert folder.queued_job(tasks[4], Jobs()) == "106"
     capsys.readouterr()
     submit_to_slurm(*study)
     assert capsys.readouterr().out == "Nothing to submit: every task is finished, runs or is queued.\n"
@@ -129,7 +132,7 @@ def test_what_runs_elsewhere_is_waited_for_by_a_later_submission(slurm, study, c
     begin(folder.of(tasks[0]))  # on this machine, in no job
     submit_to_slurm(*study)
     assert list(slurm.glob("*.sh")) == []
-    assert "7 tasks wait for some that do not run on Slurm; submit again" in capsys.readouterr().out
+    assert "8 tasks wait for some that do not run on Slurm; submit again" in capsys.readouterr().out
 
 
 def test_a_refusal_of_slurm_is_one_line(slurm, study):

@@ -46,12 +46,14 @@ class TrainingLog:
         train_loss, val_loss: by epoch.
         pseudo_dice: mean over the labels, by epoch.
         epoch_seconds: by epoch.
+        repeated_seconds: of epochs that were trained again, as an interrupted training goes on from its checkpoint.
     """
 
     train_loss: dict[int, float] = field(default_factory=dict)
     val_loss: dict[int, float] = field(default_factory=dict)
     pseudo_dice: dict[int, float] = field(default_factory=dict)
     epoch_seconds: dict[int, float] = field(default_factory=dict)
+    repeated_seconds: list[float] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingLog":
@@ -66,6 +68,8 @@ class TrainingLog:
                 elif match := re.search(r": (train_loss|val_loss) (\S+)", line):
                     getattr(log, match[1])[epoch] = float(match[2])
                 elif match := re.search(r": Epoch time: (\S+) s", line):
+                    if epoch in log.epoch_seconds:
+                        log.repeated_seconds.append(log.epoch_seconds[epoch])
                     log.epoch_seconds[epoch] = float(match[1])
                 elif match := re.search(r": Pseudo dice \[(.*)\]", line):
                     values = [float(v) for v in re.findall(r"nan|(?<![\w.])\d+\.\d+(?:e[+-]?\d+)?", match[1])]

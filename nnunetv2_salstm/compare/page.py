@@ -5,7 +5,7 @@ from html import escape
 from nnunetv2_salstm.compare.figures import draw_curves, draw_differences, draw_scatter
 from nnunetv2_salstm.compare.gallery import Example
 from nnunetv2_salstm.compare.report import Report
-from nnunetv2_salstm.page import html_figure, html_footer, html_list, html_page, html_table
+from nnunetv2_salstm.page import html_figure, html_footer, html_list, html_page, html_table, html_warning
 
 
 def to_html(report: Report, gallery: list[Example]) -> str:
@@ -17,8 +17,8 @@ def to_html(report: Report, gallery: list[Example]) -> str:
         [
             f"<h1>{escape(report.title)}</h1>",
             f"<p>Reference: <code>{escape(report.inputs['reference'])}</code></p>",
-            _warning("Not like for like", report.unlike),
-            _warning("Left out, as it could not be scored", report.failures),
+            html_warning("Not like for like", report.unlike),
+            html_warning("Left out, as it could not be scored", report.failures),
             html_list(report.verdicts(), "verdict"),
             "<h2>Means over cases</h2>",
             html_table(report.score_rows(), text_columns=2),
@@ -48,7 +48,3 @@ def to_html(report: Report, gallery: list[Example]) -> str:
             html_footer(report.inputs["command"], dict(report.versions)),
         ],
     )
-
-
-def _warning(title: str, sentences: list[str]) -> str:
-    return f'<div class="warning"><strong>{title}</strong>{html_list(sentences)}</div>' if sentences else ""

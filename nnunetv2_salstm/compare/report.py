@@ -12,7 +12,7 @@ from nnunetv2_salstm.compare.cost import MEASURED
 from nnunetv2_salstm.compare.metrics import METRICS
 from nnunetv2_salstm.compare.results import MEAN, Results
 from nnunetv2_salstm.compare.statistics import CONFIDENCE, RESAMPLES
-from nnunetv2_salstm.tables import markdown_table
+from nnunetv2_salstm.tables import markdown_list, markdown_table
 
 FORMAT = 1
 COST = {
@@ -66,14 +66,14 @@ class Report:
             sentences.append(
                 f"{short[arm.name]}: {says} {baseline} in Dice{of}. "
                 f"{ours:.4f} and {theirs:.4f}, difference {found.mean_difference:+.4f} ({CONFIDENCE:.0%} interval "
-                f"{found.low:+.4f} to {found.high:+.4f}), p = {_p(found.p_holm)} after Holm's correction; "
+                f"{found.low:+.4f} to {found.high:+.4f}), p = {p_value(found.p_holm)} after Holm's correction; "
                 f"{found.wins} wins, {found.draws} draws, {found.losses} losses in {found.units} {units}."
             )
         return sentences
 
     def score_rows(self) -> list[list[str]]:
         """Returns the table of means, its head first."""
-        rows = [["arm", "label", *(_titled(name) for name in METRICS)]]
+        rows = [["arm", "label", *(titled(name) for name in METRICS)]]
         for arm in self.results.arms:
             for label in self.results.all_labels:
                 rows.append(
@@ -83,7 +83,7 @@ class Report:
 
     def _mean(self, arm: str, label: str, metric: str) -> str:
         summary = self.results.summary(arm, label, metric)
-        text = "-" if summary.mean is None else _number(metric, summary.mean)
+        text = "-" if summary.mean is None else number(metric, summary.mean)
         counts = [(summary.infinite, "infinite"), (summary.undefined, "undefined")]
         extra = ", ".join(f"{count} {what}" for count, what in counts if count)
         return f"{text} ({extra})" if extra else text
@@ -97,10 +97,10 @@ class Report:
                 self.results.short[arm],
                 label,
                 METRICS[metric].title,
-                _signed(metric, found.mean_difference),
-                "-" if found.low is None else f"{_signed(metric, found.low)} to {_signed(metric, found.high)}",
-                _p(found.p),
-                _p(found.p_holm),
+                signed(metric, found.mean_difference),
+                "-" if found.low is None else f"{signed(metric, found.low)} to {signed(metric, found.high)}",
+                p_value(found.p),
+                p_value(found.p_holm),
                 f"{found.wins} / {found.draws} / {found.losses}",
                 found.verdict(),
             ])  # fmt: skip
@@ -158,17 +158,17 @@ class Report:
         """Returns the report for a terminal and for readers."""
         parts = [f"# {self.title}"]
         if self.unlike:
-            parts += ["**Not like for like:**", _bullets(self.unlike)]
+            parts += ["**Not like for like:**", markdown_list(self.unlike)]
         if self.failures:
-            parts += ["**Left out, as it could not be scored:**", _bullets(self.failures)]
-        parts += [_bullets(self.verdicts()), markdown_table(self.score_rows(), text_columns=2)]
+            parts += ["**Left out, as it could not be scored:**", markdown_list(self.failures)]
+        parts += [markdown_list(self.verdicts()), markdown_table(self.score_rows(), text_columns=2)]
         parts.append(markdown_table(self.comparison_rows(), text_columns=3))
         parts += [
             markdown_table(rows, text_columns=columns)
             for rows, columns in ((self.spread_rows(), 2), (self.cost_rows(), 1))
             if len(rows) > 1
         ]
-        return "\n\n".join([*parts, _bullets(self.notes())]) + "\n"
+        return "\n\n".join([*parts, markdown_list(self.notes())]) + "\n"
 
     def to_json(self) -> str:
         """Returns everything, for programs; infinite values are null and named next to it."""
@@ -230,26 +230,26 @@ def _json_scores(values: dict[str, Any]) -> dict[str, Any]:
     return {**known, "infinite": infinite, "undefined": values["dice"] is None}
 
 
-def _titled(metric: str) -> str:
+def titled(metric: str) -> str:
+    """Returns what a metric is called, with its unit."""
     unit = METRICS[metric].unit
     return f"{METRICS[metric].title} ({unit})" if unit else METRICS[metric].title
 
 
-def _number(metric: str, value: float) -> str:
+def number(metric: str, value: float) -> str:
+    """Returns a metric's value."""
     return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
 
 
-def _signed(metric: str, value: float | None) -> str:
+def signed(metric: str, value: float | None) -> str:
+    """Returns a difference in a metric, with its sign."""
     if value is None:
         return "-"
     return f"{value:+.2f}" if METRICS[metric].unit else f"{value:+.4f}"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """Returns a p-value."""
     if value is None:
         return "-"
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def _bullets(sentences: list[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -132,6 +132,16 @@ class Results:
                 found[str(fold)] = math.fsum(gaps) / len(gaps)
         return found
 
+    def means_by_fold(self, arm: str, label: str, metric: str) -> dict[str, float]:
+        """Returns an arm's mean over finite cases within each fold."""
+        folds = dict.fromkeys(case.fold for case in self.cases if case.fold is not None)
+        found = {}
+        for fold in folds:
+            finite = [v for v in self.case_values(arm, label, metric, fold).values() if math.isfinite(v)]
+            if finite:
+                found[str(fold)] = math.fsum(finite) / len(finite)
+        return found
+
     def means_by_run(self, arm: str, label: str, metric: str) -> dict[str, float]:
         """Returns the mean over finite cases for each run of an arm, its seeds."""
         found: dict[str, list[float]] = {}

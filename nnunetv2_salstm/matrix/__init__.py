@@ -6,19 +6,20 @@ their own outputs, so that the same command goes on with what is missing after a
     matrix STUDY.yaml --dry-run                prints the commands that are missing, to be pasted into a shell
     matrix STUDY.yaml --executor slurm         submits them; also: matrix run STUDY.yaml
     matrix status STUDY.yaml                   what is finished, runs or failed, and the time left
+    matrix report STUDY.yaml                   all comparisons that are there as one page; the study's last task, too
 """
 
 import argparse
 from pathlib import Path
 
-ACTIONS = ("run", "status")
+ACTIONS = ("run", "status", "report")
 EXECUTORS = ("slurm", "local", "debug")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to do with which study, and where."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.usage = "%(prog)s [run | status] STUDY.yaml [--executor {slurm,local,debug}] [--jobs N] [--dry-run]"
+    parser.usage = "%(prog)s [run | status | report] STUDY.yaml [--executor {slurm,local,debug}] [--jobs N] [--dry-run]"
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="run", help="(default: run)")
     parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file")
     parser.add_argument(
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs what is missing of a study, or says how it stands.
+    """Runs what is missing of a study, says how it stands, or reports what it found.
 
     Raises:
         SalstmError: if the study cannot be run here, before anything is started; or at the end if a task failed.

@@ -1,4 +1,4 @@
-"""Runs a study, prints its commands or its state, from the command line's arguments."""
+"""Runs a study, prints its commands or its state, or writes its report, from the command line's arguments."""
 
 import argparse
 import shlex
@@ -14,14 +14,14 @@ from nnunetv2_salstm.matrix.tasks import Task, expand
 
 
 def run_matrix(arguments: argparse.Namespace) -> None:
-    """Runs a study, prints its commands or its state.
+    """Runs a study, prints its commands or its state, or writes its report.
 
     Raises:
         SalstmError: if the study cannot be run here; or at the end if a task failed.
     """
     executor = arguments.executor or "local"
-    if arguments.action == "status" and (arguments.executor or arguments.jobs or arguments.dry_run):
-        raise SalstmError("--executor, --jobs and --dry-run are for run, not for status; leave them out")
+    if arguments.action != "run" and (arguments.executor or arguments.jobs or arguments.dry_run):
+        raise SalstmError(f"--executor, --jobs and --dry-run are for run, not for {arguments.action}; leave them out")
     if arguments.jobs and executor != "local":
         raise SalstmError(
             f"--jobs is for --executor local, got {executor}; for slurm set parallel below slurm in the study file"
@@ -31,6 +31,12 @@ def run_matrix(arguments: argparse.Namespace) -> None:
     tasks = expand(study, folder.study)
     if arguments.action == "status":
         print(report(tasks, folder))
+        return
+    if arguments.action == "report":
+        # Only this draws.
+        from nnunetv2_salstm.matrix.report import write_report
+
+        write_report(study, tasks)
         return
     check_study(study, tasks)
     if arguments.dry_run:

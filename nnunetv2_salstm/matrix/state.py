@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunetv2_salstm.datasets import nnunet_folder
 from nnunetv2_salstm.files import written_whole
 from nnunetv2_salstm.matrix.attempts import STOPPED, Attempt, Jobs, attempts_in
-from nnunetv2_salstm.matrix.tasks import Compare, Predict, Preprocess, Task
+from nnunetv2_salstm.matrix.tasks import Compare, Predict, Preprocess, Report, Task
 
 # In the order in which they are counted.
 STATES = ("finished", "running", "queued", "ready", "waiting", "interrupted", "failed", "blocked")
@@ -115,6 +115,6 @@ class Folder:
         if any(state.name != "finished" for state in before):
             return State("waiting", attempts)
         # A report is made again when what it compares is newer or more.
-        if last is not None and not isinstance(task, Compare):
+        if last is not None and not isinstance(task, Compare | Report):
             return State("failed", attempts, f"ended well, but {missing}: {last.command}")
         return State("ready", attempts)

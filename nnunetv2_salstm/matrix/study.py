@@ -37,6 +37,7 @@ _ON_GPU = {
     "train": Resources(gpus=1, cpus=12, memory_gb=48, hours=48),
     "predict": Resources(gpus=1),
     "compare": Resources(),
+    "report": Resources(cpus=1, memory_gb=4, hours=1),
 }
 KINDS = tuple(_ON_GPU)
 

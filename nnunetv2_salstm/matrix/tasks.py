@@ -82,7 +82,7 @@ class Task:
 
     Attributes:
         name: the same in all studies that share the task's outputs; names its folder.
-        dataset: on which it works.
+        dataset: on which it works; the first of them for a study's report.
         resources: what it may use.
         after: names of tasks.
     """
@@ -94,8 +94,13 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """preprocess, train, predict or compare."""
+        """preprocess, train, predict, compare or report."""
         return self.name.partition("__")[0]
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for readers."""
+        return self.dataset.name
 
     def command(self) -> list[str]:
         """Returns the command that does what is missing now."""
@@ -257,11 +262,16 @@ class Compare(Task):
     """Compares the arms on one data set, on their validation or their test cases.
 
     Attributes:
+        plans, configuration: of the networks.
+        cases: "validation" or "test".
         arguments: of the command, without the reports that it writes.
         report: the report's file without .json and .html.
         inputs: files that are older than the report.
     """
 
+    plans: str
+    configuration: str
+    cases: str
     arguments: tuple[str, ...]
     report: Path
     inputs: tuple[Path, ...]
@@ -277,9 +287,49 @@ class Compare(Task):
         written = _json(files[0])
         if written is None or not files[1].is_file():
             return f"there is no report at {files[1]}"
-        if written["inputs"]["command"] != shlex.join(self.command()):
-            return f"{files[0]} is of another comparison: {written['inputs']['command']}"
+        command = written.get("inputs", {}).get("command")
+        if command != shlex.join(self.command()):
+            return f"{files[0]} is of another comparison: {command}"
         return _out_of_date(files, self.inputs)
+
+
+@dataclass(frozen=True)
+class Report(Task):
+    """Puts all comparisons of a study on one page.
+
+    Attributes:
+        study: its file.
+        comparisons: the tasks.
+        output: the report's file without .json and .html.
+    """
+
+    study: Path
+    comparisons: tuple[Compare, ...]
+    output: Path
+
+    @property
+    def subject(self) -> str:
+        """The study's file."""
+        return self.study.name
+
+    def command(self) -> list[str]:
+        """Returns the command of the report."""
+        return ["nnUNetv2_salstm", "matrix", "report", str(self.study)]
+
+    def missing(self) -> str | None:
+        """Returns whether the report is not there, lacks a comparison, or is of another study file or older ones."""
+        for comparison in self.comparisons:
+            if message := comparison.missing():
+                return message
+        files = [Path(f"{self.output}.{kind}") for kind in ("json", "html")]
+        written = _json(files[0])
+        if written is None or not files[1].is_file():
+            return f"there is no report at {files[1]}"
+        if not self.study.is_file() or written.get("study", {}).get("text") != self.study.read_text():
+            return f"{files[0]} is of another text of {self.study}"
+        if written["missing"]:
+            return f"{files[0]} lacks {', '.join(written['missing'])}"
+        return _out_of_date(files, [Path(f"{comparison.report}.json") for comparison in self.comparisons])
 
 
 def expand(study: Study, folder: Path) -> list[Task]:
@@ -310,6 +360,20 @@ def expand(study: Study, folder: Path) -> list[Task]:
             tasks.append(preprocess)
             for configuration in study.configurations:
                 tasks += _arms(study, folder, dataset, plans, configuration, preprocess.name)
+    comparisons = tuple(task for task in tasks if isinstance(task, Compare))
+    if comparisons:
+        tasks.append(
+            Report(
+                f"report__{study.name}",
+                comparisons[0].dataset,
+                study.resources["report"],
+                tuple(task.name for task in comparisons),
+                # A job of Slurm may start in another folder.
+                study.file.resolve(),
+                comparisons,
+                folder / "report",
+            )
+        )
     return tasks
 
 
@@ -364,6 +428,9 @@ def _arms(study: Study, folder: Path, dataset: Dataset, plans: str, configuratio
             dataset,
             study.resources["compare"],
             tuple(task.name for task in trainings),
+            plans,
+            configuration,
+            "validation",
             (*arguments, *_unless_default("-p", plans, DEFAULT_PLANS)),
             folder / "reports" / place,
             tuple(task.summary for task in trainings),
@@ -378,6 +445,9 @@ def _arms(study: Study, folder: Path, dataset: Dataset, plans: str, configuratio
                 dataset,
                 study.resources["compare"],
                 tuple(task.name for task in predictions),
+                plans,
+                configuration,
+                "test",
                 (
                     *("--reference", str(labels), "--predictions", *(f"{run}={output}" for run, output in folders)),
                     *("--dataset-json", str(dataset.raw / "dataset.json"), "--images", str(dataset.raw / "imagesTs")),
@@ -410,8 +480,9 @@ def _unless_default(option: str, value: str, default: str) -> Sequence[str]:
 
 
 def _json(file: Path) -> dict[str, Any] | None:
-    """Returns the values in a JSON file, None if it is not there or was left half-written."""
+    """Returns the object in a JSON file, None if it is not there or was left half-written."""
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        values = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
         return None
+    return values if isinstance(values, dict) else None
