@@ -200,6 +200,9 @@ class Costs:
         if task.kind == "preprocess":
             # The fingerprint, then every configuration.
             return data.training * data.cpu_seconds * (1 + len(task.configurations)) / cpus / 3600
+        if task.kind == "report":
+            # Seconds: it reads the comparisons.
+            return 0.0
         if task.kind == "compare":
             runs = sum(len(study.runs_of(trainer)) for trainer in study.trainers)
             cases = data.test if task.name.endswith("__test") else data.training * len(study.folds) / FOLDS
@@ -582,10 +585,11 @@ def tables(result):
 def busy_gpus(jobs, names, gpus):
     """Returns the hours at which it changes how many GPUs are busy with each data set, and these numbers."""
     changes = {}
-    for name, (start, end) in schedule(jobs, gpus, gpus * CORES_PER_GPU).items():
-        for moment, sign in ((start, 1), (end, -1)):
+    held = {job.name: job.gpus for job in jobs if job.gpus}
+    times = schedule(jobs, gpus, gpus * CORES_PER_GPU)
+    for name in held:
+        for moment, sign in zip(times[name], (1, -1), strict=True):
             changes.setdefault(moment, []).append((name, sign))
-    held = {job.name: job.gpus for job in jobs}
     moments, busy, now = [], [], dict.fromkeys(names, 0)
     for moment in sorted(changes):
         for job, sign in changes[moment]:
@@ -646,7 +650,11 @@ def main(words=None):
         written = {"command": command, "versions": package_versions(), **result}
         arguments.out.write_text(json.dumps(written, indent=1) + "\n")
     if arguments.figure:
-        draw(jobs, result["queue"]).savefig(arguments.figure, metadata={"Date": None})
+        from matplotlib import rc_context
+
+        # The same names within the file each time.
+        with rc_context({"svg.hashsalt": "study_queue"}):
+            draw(jobs, result["queue"]).savefig(arguments.figure, metadata={"Date": None})
 
 
 if __name__ == "__main__":
