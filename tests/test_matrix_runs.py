@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import SCRIPTS, write_dataset
 from nnunet_host import Host
 
@@ -20,10 +21,11 @@ pytestmark = [pytest.mark.slow]
 STUDY = Path(__file__).parents[1] / "examples" / "studies" / "demo_cpu.yaml"
 
 
-def prepare(root: Path) -> Host:
-    """Returns nnU-Net's folders with two data sets, planned with tiny networks; preprocessing is the study's work."""
+def prepare(root: Path, numbers: list[int]) -> Host:
+    """Returns nnU-Net's folders with data sets, planned with tiny networks; preprocessing is the study's work."""
     host = Host(root)
-    for number, name in ((901, "Spheres"), (902, "Discs")):
+    for number in numbers:
+        name = {901: "Spheres", 902: "Discs"}[number]
         write_dataset(root / "raw" / f"Dataset{number}_{name}", seed=number)
         host.plan(number)
         plans_file = root / "preprocessed" / f"Dataset{number}_{name}" / "nnUNetPlans.json"
@@ -51,10 +53,10 @@ def start(host: Host, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def report_of(host: Host) -> dict:
-    """Returns the study's report but what trainings took."""
+def report_of(host: Host, trainings: int) -> dict:
+    """Returns the study's report but what trainings took, of which every arm has finished so many."""
     values = json.loads((host.results / "matrix" / "studies" / "demo_cpu" / "report.json").read_text())
-    assert [hours["finished"] for hours in values.pop("hours").values()] == [8, 8]
+    assert [hours["finished"] for hours in values.pop("hours").values()] == [trainings, trainings]
     return values
 
 
@@ -65,21 +67,31 @@ def cases_of(host: Host) -> dict[str, list]:
 
 
 def folds_of(host: Host) -> list:
-    """Returns the folds of both data sets."""
+    """Returns the folds of the data sets."""
     return [json.loads(file.read_text()) for file in sorted(host.root.glob("preprocessed/*/splits_final.json"))]
 
 
-def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "number_of_tasks"),
+    [
+        pytest.param({"datasets": [901], "seeds": [0]}, 9, id="a quarter"),
+        pytest.param({}, 29, id="whole", marks=pytest.mark.grid),
+    ],
+)
+def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_path, changes, number_of_tasks):
     pytest.importorskip("submitit", reason="the extra matrix is not installed")
     pytest.importorskip("monai", reason="the extra compare is not installed")
-    host = prepare(tmp_path / "matrix")
+    study = {**yaml.safe_load(STUDY.read_text()), **changes}
+    file = tmp_path / STUDY.name
+    file.write_text(yaml.safe_dump(study))
+    host = prepare(tmp_path / "matrix", study["datasets"])
     by_hand = copy(host, tmp_path / "hand")
 
-    script = start(by_hand, str(STUDY), "--dry-run").communicate()[0]
+    script = start(by_hand, str(file), "--dry-run").communicate()[0]
     commands = [line for line in script.splitlines() if not line.startswith("#")]
 
     tasks = host.results / "matrix" / "tasks"
-    launcher = start(host, str(STUDY), "--jobs", "2")
+    launcher = start(host, str(file), "--jobs", "2")
     # A training is killed with everything it started; then the launcher.
     end = time.monotonic() + 120
     while not (found := [*tasks.glob("train__*/attempt_0.json")]):
@@ -93,11 +105,11 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     launcher.wait()
     launcher.stdout.close()
 
-    again = start(host, "run", str(STUDY), "--jobs", "2")
+    again = start(host, "run", str(file), "--jobs", "2")
     printed, _ = again.communicate(timeout=600)
     assert again.returncode == 0, printed
-    assert "All 29 tasks are finished." in printed
-    status = start(host, "status", str(STUDY)).communicate()[0]
+    assert f"All {number_of_tasks} tasks are finished." in printed
+    status = start(host, "status", str(file)).communicate()[0]
     assert "All tasks are finished." in status
     # Only the one that was killed has been tried again.
     assert len([*tasks.glob("*/attempt_1.json")]) == 1
@@ -105,6 +117,7 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     by_hand.run(*commands)
     assert folds_of(host) == folds_of(by_hand)
     assert cases_of(host) == cases_of(by_hand)
-    assert len(cases_of(host)) == 2
-    assert report_of(host) == report_of(by_hand)
-    assert report_of(host)["missing"] == {}
+    assert len(cases_of(host)) == len(study["datasets"])
+    trainings = len(study["datasets"]) * len(study["folds"]) * len(study["seeds"])
+    assert report_of(host, trainings) == report_of(by_hand, trainings)
+    assert report_of(host, trainings)["missing"] == {}

@@ -151,7 +151,7 @@ def test_the_jobs_are_submitted_as_the_matrix_does(tiny, monkeypatch):
     assert [job.name for job in jobs] == [name for array in arrays for name in array]
     ours = list(dict.fromkeys(job.array for job in jobs))
     assert [[job.name for job in jobs if job.array == array] for array in ours] == arrays
-    # 1 preprocessing, 2 x 2 x 2 trainings, 3 parts of 4 models, 2 comparisons of validation and 2 of test cases, the report.
+    # 1 preprocessing, 2 x 2 x 2 trainings, 3 parts of 4 models, 2 comparisons of validation and 2 of test, a report.
     assert [len(array) for array in arrays] == [1, 8, 3, 3, 1, 1, 3, 3, 1, 1, 1]
 
 
