@@ -84,7 +84,8 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
         ("nnUNetTrainerSALSTM_B_2epochs_1its", "2d"),
         ("nnUNetTrainerBDCLSTM_skips_2epochs_1its_seed1", "3d_fullres"),
         ("nnUNetTrainerSALSTMConvControl_2epochs_1its", "3d_fullres"),
-        ("nnUNetTrainerSALSTMOff_2epochs_1its", "2d"),
+        # Also in every study of tests/test_matrix_runs.py, in 3D.
+        pytest.param("nnUNetTrainerSALSTMOff_2epochs_1its", "2d", marks=pytest.mark.grid),
     ],
 )
 def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):

@@ -357,7 +357,7 @@ print(type(predictor.network).__name__, nnunetv2.__file__)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nnunet", ["2.7.0", "2.6.4"], indirect=True)
+@pytest.mark.parametrize("nnunet", ["2.7.0", pytest.param("2.6.4", marks=pytest.mark.grid)], indirect=True)
 def test_older_releases_learn_to_find_our_trainers(nnunet, tmp_path):
     folder = tmp_path / "preprocessed" / "Dataset998_Tiny"
     folder.mkdir(parents=True)

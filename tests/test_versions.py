@@ -31,7 +31,7 @@ plans["plans_name"] = "nnUNetPlansSALSTM_B"
 """
 
 
-@pytest.mark.parametrize("wanted", ["2.6.4", "2.7.0"])
+@pytest.mark.parametrize("wanted", ["2.6.4", pytest.param("2.7.0", marks=pytest.mark.grid)])
 def test_plans_trains_and_predicts(wanted, tmp_path, tmp_path_factory):
     older = release(tmp_path_factory.getbasetemp() / "releases", wanted)
     host = Host(tmp_path / "nnunet", older)
