@@ -4,7 +4,7 @@ import io
 from collections.abc import Collection, Sequence
 from html import escape
 
-from matplotlib import rc_context
+from matplotlib import rc_context, style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -23,6 +23,8 @@ code { background: #f3f3f3; padding: .1rem .3rem; overflow-wrap: anywhere; } foo
 @media print { body { max-width: none; margin: 0; font-size: 11px; } figure, tr { break-inside: avoid; }
  table { font-size: 8px; } .table { overflow: visible; } th, td { padding: .15rem .25rem; } }
 """
+# For functions that draw, whatever else the process has set: nnU-Net's training enlarges the fonts of all figures.
+plain_style = style.context("default")
 # Told apart also by readers who see red and green alike.
 COLOURS = ("#3b6fb6", "#d98032", "#5d9e5a", "#a0569a", "#8a8a8a")
 

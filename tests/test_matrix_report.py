@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seaborn
 import yaml
 from conftest import write_dataset
+from matplotlib import rc_context
 from test_compare import Elements
 
 from nnunetv2_salstm import cli
@@ -371,6 +373,17 @@ def test_the_page_is_whole_and_ends_with_the_study_file_and_versions(made_up, ca
     made_up.report(capsys)
     assert made_up.page() == page
     assert str(folder) not in page
+
+
+def test_a_training_in_the_same_process_changes_no_figure(made_up, capsys):
+    """nnU-Net's logger sets the fonts of all figures, large enough to leave no room for the smallest."""
+    Path(f"{made_up.of(Compare)[0].report}.json").unlink()
+    made_up.report(capsys)
+    page = made_up.page()
+    with rc_context():
+        seaborn.set_theme(font_scale=2.5)
+        made_up.report(capsys)
+    assert made_up.page() == page
 
 
 def test_infinite_distances_are_counted_and_never_best(made_up, capsys):

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,18 @@ def test_what_runs_elsewhere_is_waited_for_by_a_later_submission(slurm, study, c
     submit_to_slurm(*study)
     assert list(slurm.glob("*.sh")) == []
     assert "8 tasks wait for some that do not run on Slurm; submit again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("private", "runs"), [("none", False), ("usage,users", False), ("jobs,usage", True), ("all", True)]
+)
+def test_a_job_of_someone_else_may_run_unseen_where_slurm_hides_it(private, runs, slurm, tmp_path):
+    attempt = replace(begin(tmp_path), host="node1", job="77_1")
+    scontrol = slurm.parent / "bin" / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho 'Priority = x'\necho 'PrivateData             = {private}'\n")
+    scontrol.chmod(0o755)
+    assert not attempt.is_under_way(Jobs())
+    assert replace(attempt, user="someone else").is_under_way(Jobs()) == runs
 
 
 def test_a_refusal_of_slurm_is_one_line(slurm, study):

@@ -5,7 +5,17 @@ from html import escape
 from matplotlib.axes import Axes
 
 from nnunetv2_salstm.bench.report import BASELINE, QUANTITIES, TIMED, Report, short_name
-from nnunetv2_salstm.page import COLOURS, html_figure, html_footer, html_list, html_page, html_table, new_figure, to_svg
+from nnunetv2_salstm.page import (
+    COLOURS,
+    html_figure,
+    html_footer,
+    html_list,
+    html_page,
+    html_table,
+    new_figure,
+    plain_style,
+    to_svg,
+)
 
 CHARTED = (*TIMED, "peak_memory")
 
@@ -25,6 +35,7 @@ def to_html(report: Report) -> str:
     )
 
 
+@plain_style
 def _chart(report: Report) -> str:
     """Returns the bar chart as SVG, empty if there is no ratio."""
     trainers = [trainer for trainer in report.trainers if trainer != BASELINE]

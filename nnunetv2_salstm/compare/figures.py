@@ -8,9 +8,10 @@ from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_salstm.compare.arms import Arm
 from nnunetv2_salstm.compare.results import Results
-from nnunetv2_salstm.page import COLOURS, new_figure, to_svg
+from nnunetv2_salstm.page import COLOURS, new_figure, plain_style, to_svg
 
 
+@plain_style
 def draw_differences(results: Results) -> str:
     """Returns a strip and box of the paired differences in Dice for each label and arm, as SVG."""
     arms = results.arms[1:]
@@ -49,6 +50,7 @@ def draw_differences(results: Results) -> str:
     return to_svg(figure)
 
 
+@plain_style
 def draw_scatter(results: Results) -> str:
     """Returns, for each arm, its Dice against the baseline's, a point for each case, as SVG."""
     arms, label = results.arms[1:], results.all_labels[0]
@@ -67,6 +69,7 @@ def draw_scatter(results: Results) -> str:
     return to_svg(figure)
 
 
+@plain_style
 def draw_curves(results: Results) -> str:
     """Returns the learning curves of all trainings as SVG, empty where there is no log."""
     arms = results.arms

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from nnunetv2_salstm.compare.cases import Case, Scoring
 from nnunetv2_salstm.compare.results import Results
-from nnunetv2_salstm.page import new_figure
+from nnunetv2_salstm.page import new_figure, plain_style
 
 EXAMPLES = 3
 # Voxels around the labels.
@@ -75,6 +75,7 @@ def draw_gallery(
     return examples
 
 
+@plain_style
 def _draw(pair: Sequence[Case], titles: Sequence[str], image_file: Path | None, scoring: Scoring) -> bytes:
     """Draws image, reference and both predictions in the slice in which the predictions differ most."""
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name

@@ -20,7 +20,7 @@ from nnunetv2_salstm.inspect.report import (
     of_gate,
     percent,
 )
-from nnunetv2_salstm.page import COLOURS, new_figure
+from nnunetv2_salstm.page import COLOURS, new_figure, plain_style
 
 DPI = 110
 WIDTH = 12.0
@@ -29,6 +29,7 @@ DISTANCES = ("from_identity", "from_uniform")
 MOST_PANELS_A_ROW = 5
 
 
+@plain_style
 def draw_sparsity(models: Sequence[ModelFindings]) -> bytes:
     """Returns sparsity and mean magnitude against the stage, of the skips before and after the modules and of these."""
     titles = ("skip before the module", "skip after the module", "output of the module")
@@ -64,6 +65,7 @@ def draw_sparsity(models: Sequence[ModelFindings]) -> bytes:
     return _to_png(figure)
 
 
+@plain_style
 def draw_contributions(models: Sequence[ModelFindings]) -> bytes:
     """Returns the norm of each module's contribution, relative to its skip's, against the stage."""
     figure = _new(3.4, WIDTH / 2)
@@ -83,6 +85,7 @@ def draw_contributions(models: Sequence[ModelFindings]) -> bytes:
     return _to_png(figure)
 
 
+@plain_style
 def draw_matrices(model: ModelFindings) -> bytes:
     """Returns a model's attention matrices, means over slices and cases, a column for each stage."""
     stages = model.stages("attention")
@@ -108,6 +111,7 @@ def draw_matrices(model: ModelFindings) -> bytes:
     return _to_png(figure)
 
 
+@plain_style
 def draw_attention(models: Sequence[ModelFindings]) -> bytes:
     """Returns entropy and distances of the attention matrices against the stage."""
     figure = _new(3.6)
@@ -130,6 +134,7 @@ def draw_attention(models: Sequence[ModelFindings]) -> bytes:
     return _to_png(figure)
 
 
+@plain_style
 def draw_gates(models: Sequence[ModelFindings]) -> bytes:
     """Returns mean and standard deviation of each gate, and the shares that are saturated, against the stage."""
     figure = _new(5.6)
@@ -160,6 +165,7 @@ def draw_gates(models: Sequence[ModelFindings]) -> bytes:
     return _to_png(figure)
 
 
+@plain_style
 def draw_overlays(case: str, overlays: Sequence[tuple[ModelFindings, Overlay]]) -> bytes:
     """Returns a slice of a case and the size of each module's contribution in it, for each model."""
     panels: list[list[tuple[Overlay, np.ndarray | None, str]]] = []

@@ -8,12 +8,14 @@ file that has to be removed at the right moment. It works on network file system
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from nnunetv2_salstm.files import make_once, written_whole
@@ -83,7 +85,7 @@ class Attempt:
             return any(Process.of(process.number) == process for process in self.processes)
         if self.job is None or self.job in listed_jobs:
             return True
-        return not listed_jobs.known
+        return not listed_jobs.known or (self.user != getpass.getuser() and listed_jobs.are_private)
 
     def write(self) -> None:
         """Replaces the record by this one."""
@@ -129,6 +131,13 @@ class Jobs:
 
     known: bool = field(default_factory=lambda: shutil.which("squeue") is not None)
     _listed: set[str] | None = None
+
+    @cached_property
+    def are_private(self) -> bool:
+        """Whether Slurm hides the jobs of other users, so that theirs may run without being listed."""
+        found = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True)
+        private = re.search(r"^PrivateData\s*=\s*(.*)$", found.stdout, re.MULTILINE)
+        return private is not None and re.search(r"\b(jobs|all)\b", private[1]) is not None
 
     def __contains__(self, job: str) -> bool:
         if not self.known:

@@ -4,12 +4,13 @@ from matplotlib.lines import Line2D
 
 from nnunetv2_salstm.compare.statistics import CONFIDENCE
 from nnunetv2_salstm.matrix.report import StudyReport
-from nnunetv2_salstm.page import COLOURS, new_figure, to_svg
+from nnunetv2_salstm.page import COLOURS, new_figure, plain_style, to_svg
 
 # In inches, of an arm in a place.
 _LINE = 0.24
 
 
+@plain_style
 def draw_forest(report: StudyReport) -> str:
     """Returns a point and a line for each arm in each place, filled where a difference is shown, as SVG."""
     arms = report.arms[1:]

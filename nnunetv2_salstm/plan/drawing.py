@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.networks import cell_size
-from nnunetv2_salstm.page import COLOURS, new_figure, to_svg
+from nnunetv2_salstm.page import COLOURS, new_figure, plain_style, to_svg
 from nnunetv2_salstm.plans import channels_per_stage
 
 # Inches: the boxes, the way from a stage to the next, how far a stage is moved in, and the room for the blocks.
@@ -23,6 +23,7 @@ SEQUENCES = {
 }
 
 
+@plain_style
 def draw_network(configuration: Mapping[str, Any], name: str) -> str:
     """Returns an SVG of a planned network: stages, their channels and sizes in voxels, and where the blocks sit.
 
