@@ -46,7 +46,7 @@ def folder(cluster, tmp_path, monkeypatch) -> Folder:
     check_folder(found)
     yield found
     subprocess.run(["scancel", "--full", "-u", str(os.getuid())], check=True)
-    wait_until(lambda: not listed(), 60)
+    wait_until(lambda: not listed(), 120)
 
 
 def study(hours=1.0, cpus=1):
@@ -61,7 +61,7 @@ def listed() -> dict[str, str]:
     return dict(line.split() for line in found.stdout.splitlines())
 
 
-def until_the_queue_is_empty(seconds=90):
+def until_the_queue_is_empty(seconds=240):
     wait_until(lambda: not listed(), seconds)
 
 
@@ -71,7 +71,7 @@ def test_an_array_runs_each_task_once_and_its_successor_after_it(folder, tmp_pat
     assert "3 tasks, job" in capsys.readouterr().out
     submit_to_slurm(study(), tasks, folder)
     assert "Nothing to submit" in capsys.readouterr().out
-    wait_until(lambda: "running" in states(folder, tasks).values(), 30)
+    wait_until(lambda: "running" in states(folder, tasks).values(), 90)
     assert states(folder, tasks)["after"] == "queued"
     until_the_queue_is_empty()
     assert set(states(folder, tasks).values()) == {"finished"}
@@ -114,8 +114,8 @@ def test_a_job_whose_time_is_over_is_requeued_and_goes_on(folder, tmp_path):
     tasks = toys(tmp_path, ("a", (), 600), ("after", ("a",), 0))
     (tmp_path / "a.quick").touch()  # the second time it has nothing left to do
     submit_to_slurm(study(hours=1 / 60), tasks, folder)
-    wait_until(lambda: "start" in tasks[0].lines(), 30)
-    wait_until(lambda: attempts_in(folder.of(tasks[0]))[0].status is not None, 90)
+    wait_until(lambda: "start" in tasks[0].lines(), 90)
+    wait_until(lambda: attempts_in(folder.of(tasks[0]))[0].status is not None, 180)
     until_the_queue_is_empty()
     first, second = attempts_in(folder.of(tasks[0]))
     assert (first.status, second.status) == (STOPPED, 0)
@@ -130,7 +130,7 @@ def test_a_preempted_job_is_requeued_and_goes_on(folder, tmp_path):
     tasks = toys(tmp_path, ("a", (), 600), ("after", ("a",), 0))
     (tmp_path / "a.quick").touch()
     submit_to_slurm(study(), tasks, folder)
-    wait_until(lambda: "start" in tasks[0].lines(), 30)
+    wait_until(lambda: "start" in tasks[0].lines(), 90)
     (job,) = (job for job, state in listed().items() if state == "RUNNING")
     subprocess.run(["scontrol", "requeue", job], check=True)
     until_the_queue_is_empty()
@@ -143,7 +143,7 @@ def test_a_cancelled_job_is_interrupted_and_submitted_again(folder, tmp_path):
     tasks = toys(tmp_path, ("a", (), 600), ("b", (), 0), ("after", ("a",), 0))
     (tmp_path / "a.quick").touch()
     submit_to_slurm(study(), tasks, folder)
-    wait_until(lambda: "start" in tasks[0].lines(), 30)
+    wait_until(lambda: "start" in tasks[0].lines(), 90)
     job = attempts_in(folder.of(tasks[0]))[0].job
     subprocess.run(["scancel", job], check=True)
     until_the_queue_is_empty()
