@@ -379,6 +379,7 @@ def test_without_groups_to_divide_there_is_no_splits_file(convert, tmp_path, cap
 # nnU-Net
 
 
+@pytest.mark.slow
 def test_nnunet_accepts_the_datasets(convert, tmp_path):
     datasets = [convert(data, official.WRITERS[data](tmp_path / data)) for data in ("acdc", "isic2018", "cvc-clinicdb")]
     datasets += [convert("synapse", write_transunet(tmp_path / "transunet"))]

@@ -74,6 +74,8 @@ def test_acdc_with_neighbours(convert):
     assert plans["configurations"]["2d"]["normalization_schemes"] == ["ZScoreNormalization"] * 3
 
 
+# Its two halves run in CI: ACDC with neighbours, and pictures of ISIC 2018.
+@pytest.mark.grid
 def test_cvc_clinicdb_with_neighbours(convert):
     dataset, summary = convert("cvc-clinicdb", CVC, "--neighbours", "1")
     assert summary[1] == "Cases: 48 training cases of 2 sequences"

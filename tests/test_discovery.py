@@ -116,8 +116,8 @@ def test_command_names_the_folder(either, base):
     ("kind", "how"),
     [
         ("wheel", []),
-        ("editable", ["--spawn"]),
         # nnU-Net takes ten seconds to import all of its own trainers first.
+        pytest.param("editable", ["--spawn"], marks=pytest.mark.slow),
         pytest.param("wheel", ["--spawn"], marks=pytest.mark.slow),
         pytest.param("editable", [], marks=pytest.mark.slow),
     ],

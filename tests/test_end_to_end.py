@@ -83,7 +83,7 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     [
         ("nnUNetTrainerSALSTM_B_2epochs_1its", "2d"),
         ("nnUNetTrainerBDCLSTM_skips_2epochs_1its_seed1", "3d_fullres"),
-        ("nnUNetTrainerSALSTMConvControl_2epochs_1its", "3d_fullres"),
+        pytest.param("nnUNetTrainerSALSTMConvControl_2epochs_1its", "3d_fullres", marks=pytest.mark.grid),
         # Also in every study of tests/test_matrix_runs.py, in 3D.
         pytest.param("nnUNetTrainerSALSTMOff_2epochs_1its", "2d", marks=pytest.mark.grid),
     ],
@@ -109,6 +109,8 @@ def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspa
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
 
 
+# In CI a study of tests/test_matrix_runs.py trains and compares arms.
+@pytest.mark.grid
 @pytest.mark.slow
 def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
     environment = {

@@ -37,6 +37,7 @@ trainer.save_checkpoint(file)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_earlier_one(workspace, make, monkeypatch):
     name = "nnUNetTrainerSALSTM_A_7epochs_1its"
     trainer = make(name)
