@@ -101,7 +101,7 @@ def measure(module, size, rounds):
         outputs = {name: arm(volume) for name, arm in arms.items()}
         expected = outputs.pop("authors")
         difference = max(((output - expected).abs().max() / expected.abs().max()).item() for output in outputs.values())
-        assert difference < 1e-4, f"the outputs differ by {difference}"
+        assert difference < 1e-5, f"the outputs differ by {difference}"
         predicting = compare({name: partial(arm, volume) for name, arm in arms.items()}, rounds)
     training = compare({name: partial(train, arm, layer, volume) for name, arm in arms.items()}, rounds)
     return {"largest_relative_difference": difference, "forward": predicting, "forward_backward": training}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.precision import widened, without_autocast
+from nnunetv2_salstm.nn.winograd import convolve_by_tiles, is_faster
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
@@ -24,8 +25,10 @@ class ConvLSTMState(NamedTuple):
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """Convolves x, `(B, C, *S)`, with an odd kernel so that the size S is kept."""
-    padding = [(size - 1) // 2 for size in weight.shape[2:]]
     weight, bias = widened(weight), None if bias is None else widened(bias)
+    if groups == 1 and is_faster(x, weight):
+        return convolve_by_tiles(x, weight, bias)
+    padding = [(size - 1) // 2 for size in weight.shape[2:]]
     return _CONVOLVE[x.dim() - 2](x, weight, bias, padding=padding, groups=groups)
 
 
