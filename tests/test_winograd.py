@@ -128,6 +128,17 @@ def test_cells_take_it_for_large_slices(monkeypatch):
         assert len(taken) == expected  # input halves of two steps, the hidden half of the second
 
 
+def test_backward_under_autocast():
+    cell = ConvLSTMCell(32, 32)
+    x = torch.randn(1, 32, 64, 64, requires_grad=True)
+    inputs = {"x": x, **dict(cell.named_parameters())}
+    expected = gradients(cell(x, cell(x)).h, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = gradients(cell(x, cell(x)).h, inputs)
+    for name, gradient in actual.items():
+        assert_close(name, gradient, expected[name], 1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace")
 def test_what_is_compiled_is_made_of_pytorchs_operations():
     x, weight = torch.empty(SIZE), torch.empty(256, 64, 5, 5)

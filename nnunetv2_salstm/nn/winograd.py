@@ -14,6 +14,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunetv2_salstm.nn.precision import without_autocast
+
 KERNEL_ROWS = 5
 TILE = 4  # rows of output that are computed together
 INPUT_ROWS = TILE + KERNEL_ROWS - 1  # that such a tile depends on
@@ -84,11 +86,12 @@ class _TiledConvolution(torch.autograd.Function):
             padding = [size // 2 for size in weight.shape[2:]]
             arguments = {"bias_sizes": ctx.bias_sizes, "padding": padding, "output_mask": needed}
             return torch.ops.aten.convolution_backward(gradient, x, weight, **arguments, **_PLAIN)
-        return (
-            _convolved(gradient, weight.flip(2, 3).transpose(0, 1), None) if needed[0] else None,
-            _weight_gradient(x, gradient, weight.shape[3]) if needed[1] else None,
-            gradient.sum((0, 2, 3)) if needed[2] else None,
-        )
+        with without_autocast(x):  # which may be on again by now
+            return (
+                _convolved(gradient, weight.flip(2, 3).transpose(0, 1), None) if needed[0] else None,
+                _weight_gradient(x, gradient, weight.shape[3]) if needed[1] else None,
+                gradient.sum((0, 2, 3)) if needed[2] else None,
+            )
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
