@@ -7,7 +7,10 @@ from torch.nn import functional as F
 
 from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 
-WHOLE = [((3,), (12,)), ((2, 4), (6, 8)), ((1, 2, 4), (3, 6, 8)), ((2, 4, 4), (4, 8, 12)), ((2, 1, 1), (4, 3, 2))]
+WHOLE = [
+    ((3,), (12,)), ((2, 4), (6, 8)), ((1, 2, 4), (3, 6, 8)), ((2, 4, 4), (4, 8, 12)), ((2, 1, 1), (4, 3, 2)),
+    ((6,), (12,)), ((8,), (16,)),
+]  # fmt: skip
 CUT = [((3,), (8,)), ((2, 4), (5, 6)), ((2, 1, 4), (5, 3, 6)), ((2, 4, 4), (1, 9, 3))]
 POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 

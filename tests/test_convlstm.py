@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from closeness import assert_close
+from closeness import assert_close, gradients
 
 from nnunetv2_salstm.nn import ConvLSTMCell
+from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, mix_channels
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
@@ -73,3 +74,16 @@ def test_states_are_float32_under_autocast(dtype):
 def test_runs_with_weights_in_bfloat16():
     cell = ConvLSTMCell(2, 3, kernel_size=3).bfloat16()
     assert cell(torch.randn(1, 2, 4, 5).bfloat16()).h.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(7,), (5, 6), (3, 4, 2)], ids=str)
+def test_mixing_channels_is_a_convolution_with_a_kernel_of_one_voxel(size):
+    torch.manual_seed(0)
+    convolution = CONVOLUTIONS[len(size)](5, 3, 1).double()
+    x = torch.randn(2, 5, *size, dtype=torch.double, requires_grad=True)
+    inputs = {"x": x, "weight": convolution.weight, "bias": convolution.bias}
+    output, expected = mix_channels(*inputs.values()), convolution(x)
+    assert_close("output", output, expected)
+    ours, reference = gradients(output, inputs), gradients(expected, inputs)
+    for name in inputs:
+        assert_close(name, ours[name], reference[name])

@@ -21,8 +21,8 @@ from nnunetv2_salstm.bench.plan import BenchPlan
 from nnunetv2_salstm.neighbours import KEY, with_neighbours
 
 # So long an inference measurement takes at least, in seconds: the clock and the scheduler blur shorter ones.
-SHORTEST_MEASUREMENT = 0.2
-MOST_TILES = 50
+SHORTEST_MEASUREMENT = 1.0
+MOST_TILES = 200
 # The second training step is the first with the optimiser's momentum.
 WARM_UP_STEPS = 2
 

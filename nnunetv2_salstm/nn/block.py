@@ -1,14 +1,18 @@
 """The residual block that puts a layer on a coarser grid of a feature map and starts as the identity."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 from nnunetv2_salstm.nn.conv_control import ConvControl
-from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, convolve
+from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, mix_channels
 from nnunetv2_salstm.nn.precision import widened, without_autocast
 from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class SALSTMBlock(nn.Module):
@@ -54,7 +58,7 @@ class SALSTMBlock(nn.Module):
             raise ValueError(f"stride must be 1 to 3 lengths of at least 1 voxel, got {stride}")
         self.channels = channels
         self.stride = tuple(stride)
-        self.reduce = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)
+        self.reduce: Any = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)  # torch: a bias may be missing
         self.norm = norm
         self.layer = layer
         self.start_as_identity()
@@ -113,7 +117,7 @@ class SALSTMBlock(nn.Module):
         """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""
         coarse = average_cells(x, self.stride)
         with without_autocast(x):
-            reduced = convolve(coarse, self.reduce.weight, self.reduce.bias)
+            reduced = mix_channels(coarse, self.reduce.weight, self.reduce.bias)
             return self.apply_layer(self.normalise(reduced))
 
     def apply_layer(self, x: Tensor) -> Tensor:
@@ -126,7 +130,11 @@ class SALSTMBlock(nn.Module):
             return x
         weight, bias = (getattr(self.norm, name, None) for name in ("weight", "bias"))
         if math.prod(x.shape[2:]) > 1:
-            return widened(self.norm(x if weight is None else x.to(weight.dtype)))
+            x = x if weight is None else x.to(weight.dtype)
+            if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
+                # Groups of one channel: the same, in one operation instead of several.
+                return widened(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
+            return widened(self.norm(x))
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)

@@ -65,7 +65,7 @@ class _SumCells(torch.autograd.Function):
         last = len(cell) - 1
         for axis in (*range(last - 1, -1, -1), last):
             if cell[axis] > 1:
-                x = x.unflatten(2 + axis, (-1, cell[axis])).sum(3 + axis, dtype=dtype)
+                x = _sum_axis(x.unflatten(2 + axis, (-1, cell[axis])), 3 + axis, dtype)
         return x
 
     @staticmethod
@@ -95,6 +95,18 @@ class _AddToCells(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         return gradients[0], _SumCells.apply(gradients[0], ctx.cell).to(ctx.dtype), None
+
+
+def _sum_axis(x: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
+    """Returns x summed over one short axis of at least two values."""
+    if x.device.type != "cpu" or x.dtype != dtype:
+        return x.sum(axis, dtype=dtype)
+    # The CPU adds vectors faster than it sums a few values each.
+    first, second, *others = x.unbind(axis)
+    total = first + second
+    for other in others:
+        total += other
+    return total
 
 
 def _has_whole_cells(x: Tensor, cell: Cell) -> bool:

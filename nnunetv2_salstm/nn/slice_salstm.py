@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState, convolve, next_state
@@ -153,7 +152,7 @@ class SliceSALSTM(nn.Module):
         The directions are an axis of their own inside: states are (B D, 2, hidden, *S).
         """
         depth = x.shape[2]
-        slices = _channels_last(rearrange(x, "b c d ... -> (b d) c ..."))
+        slices = x.transpose(1, 2).flatten(0, 1)  # (B D, in_channels, *S)
         weights = []
         for pair in zip(self.layer.forward_net.cells, self.layer.reverse_net.cells, strict=True):
             inputs = pair[0].in_channels
@@ -182,7 +181,7 @@ class SliceSALSTM(nn.Module):
                     states.append(next_state(gates, c, channel_dim=2))
         nets = self.layer.forward_net, self.layer.reverse_net
         both = [net.attention.factors(ConvLSTMState(*(x[:, way] for x in states[-1]))) for way, net in enumerate(nets)]
-        return rearrange(self.join(both).unflatten(-1, x.shape[3:]), "(b d) c ... -> b c d ...", d=depth)
+        return self.join(both).unflatten(-1, x.shape[3:]).unflatten(0, (-1, depth)).transpose(1, 2)
 
     def join(self, factors: Iterable[Factors]) -> Tensor:
         """Returns Conv1x1([Y_forward ; Y_reverse]), (B, out_channels, N), from the factors of both Y = A V.
@@ -242,4 +241,4 @@ def _channels_last(x: Tensor) -> Tensor:
 
 def split_directions(gates: Tensor) -> Tensor:
     """Splits gates of both directions, (N, 8 hidden, *S), into (N, 2, 4 hidden, *S)."""
-    return rearrange(gates, "n (direction gate_channel) ... -> n direction gate_channel ...", direction=2)
+    return gates.unflatten(1, (2, -1))
