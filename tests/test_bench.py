@@ -157,6 +157,16 @@ def test_flops_are_those_of_the_convolutions(nnunet_folders):
     assert subject.count_flops() == counted > 0
 
 
+def test_a_tile_is_the_median_of_many_that_were_taken_in_turns(monkeypatch):
+    monkeypatch.setattr(measure, "MOST_TILES", 3)
+    seconds = iter([*[1] * 4, *[0.1] * 2, *(1, 10), *(20, 2), *(3, 30), *(40, 4), *(5, 50), *(60, 6)])
+    monkeypatch.setattr(measure, "_seconds", lambda work: float(next(seconds)))
+    times = time_in_turns({name: Fake(name, []) for name in "ab"}, 2, lambda: None)
+    # The first four are training steps, two warm up.
+    assert times["a"]["inference_tile"] == [2, 5]
+    assert times["b"]["inference_tile"] == [20, 50]
+
+
 class Fake:
     def __init__(self, name, calls):
         self.name, self.calls = name, calls

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from slurm_cluster import Unavailable, slurm_cluster
 from test_matrix_launch import STUDY, states, wait_until
+from test_matrix_runs import STUDY as DEMO
+from test_matrix_runs import cases_of, copy, folds_of, prepare, report_of, start
 from toy_study import toys
 
 from nnunetv2_salstm.matrix.attempts import STOPPED, attempts_in
@@ -153,3 +156,43 @@ def test_a_cancelled_job_is_interrupted_and_submitted_again(folder, tmp_path):
     until_the_queue_is_empty()
     assert set(states(folder, tasks).values()) == {"finished"}
     assert tasks[1].lines() == ["start", "end"]
+
+
+@pytest.mark.grid
+def test_a_study_of_nnunet_with_a_cancelled_training_equals_its_commands_run_by_hand(cluster, tmp_path, monkeypatch):
+    pytest.importorskip("monai", reason="the extra compare is not installed")
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+    file = tmp_path / DEMO.name
+    changes = {"datasets": [901], "seeds": [0], "slurm": {"partition": "tests"}}
+    file.write_text(yaml.safe_dump({**yaml.safe_load(DEMO.read_text()), **changes}))
+    host = prepare(tmp_path / "matrix", [901])
+    by_hand = copy(host, tmp_path / "hand")
+    script = start(by_hand, str(file), "--dry-run").communicate()[0]
+
+    def submit():
+        launcher = start(host, str(file), "--executor", "slurm")
+        printed = launcher.communicate(timeout=120)[0]
+        assert launcher.returncode == 0, printed
+        return printed
+
+    assert "train, Dataset901_Spheres: 4 tasks, job" in submit()
+    tasks = host.results / "matrix" / "tasks"
+    wait_until(lambda: [*tasks.glob("train__*/attempt_0.json")], 240)
+    place = next(tasks.glob("train__*/attempt_0.json")).parent
+    wait_until(lambda: len(attempts_in(place)[0].processes) == 2)
+    subprocess.run(["scancel", attempts_in(place)[0].job], check=True)
+    until_the_queue_is_empty(900)
+    status = start(host, "status", str(file)).communicate()[0]
+    assert f"interrupted: {place.name}: it was told to end" in status
+    assert "train, Dataset901_Spheres: 1 task, job" in submit()
+    until_the_queue_is_empty(900)
+    assert "All tasks are finished." in start(host, "status", str(file)).communicate()[0]
+    assert len([*tasks.glob("*/attempt_1.json")]) == 1
+
+    by_hand.run(*(line for line in script.splitlines() if not line.startswith("#")))
+    assert folds_of(host) == folds_of(by_hand)
+    assert cases_of(host) == cases_of(by_hand)
+    assert len(cases_of(host)) == 1
+    assert report_of(host, trainings=2) == report_of(by_hand, trainings=2)
+    assert report_of(host, trainings=2)["missing"] == {}

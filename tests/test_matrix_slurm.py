@@ -101,7 +101,7 @@ def test_each_kind_is_an_array_that_waits_for_what_it_needs(slurm, study, capsys
     assert (report["dependency"], report["cpus-per-task"]) == ("afterok:104", "1")
     printed = capsys.readouterr().out
     assert "train, Dataset901_Spheres: 4 tasks, job 101\n" in printed
-    assert printed.endswith("report, study.yaml: 1 tasks, job 105\n")
+    assert printed.endswith("report, study.yaml: 1 task, job 105\n")
 
 
 def test_what_is_queued_is_not_submitted_again(slurm, study, capsys):

@@ -259,7 +259,7 @@ def test_the_numbers_in_the_text_are_the_results():
         report.ratio(m, "training_step").value
         for report in REPORTS
         for m in report.measurements
-        if m.trainer != study_cost.BASELINE and m.plan != "acdc3d"
+        if m.trainer != study_cost.BASELINE and m.plan != "acdc2d"
     ]
     assert f"On other plans they were {min(others):.2f} to {max(others):.2f}" in text
     assert f"The longest training, {WRITTEN['limits']['training_hours']} h," in text

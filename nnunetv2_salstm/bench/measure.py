@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from nnunetv2_salstm.bench.memory import measured_growth
 from nnunetv2_salstm.bench.plan import BenchPlan
 from nnunetv2_salstm.neighbours import KEY, with_neighbours
 
-# So long an inference measurement takes at least, in seconds: the clock and the scheduler blur shorter ones.
-SHORTEST_MEASUREMENT = 1.0
+# So many seconds of tiles are in a round at least, as the scheduler blurs single ones.
+SHORTEST_MEASUREMENT = 2.0
 MOST_TILES = 200
 # The second training step is the first with the optimiser's momentum.
 WARM_UP_STEPS = 2
@@ -161,7 +162,7 @@ def time_in_turns(
     """Returns the seconds of a training step and of an inference tile, `repeats` of each for every subject.
 
     The subjects take turns in rotating order, so that the machine's moods hit them alike: the n-th values of all
-    subjects were measured one right after the other.
+    subjects were measured one right after the other. A value of inference is the median of several tiles.
     """
     training: dict[str, list[float]] = {name: [] for name in subjects}
     for name in _turns(subjects, repeats):
@@ -176,9 +177,14 @@ def time_in_turns(
     shortest = max(min(warm_up.values(), default=1.0), 1e-6)
     tiles = min(MOST_TILES, math.ceil(SHORTEST_MEASUREMENT / shortest))
     inference: dict[str, list[float]] = {name: [] for name in subjects}
-    for name in _turns(subjects, repeats):
-        inference[name].append(_seconds(subjects[name].infer, tiles))
-        on_step()
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    # Tile by tile, as a mood may be shorter than a round.
+    for name in _turns(subjects, repeats * tiles):
+        seconds[name].append(_seconds(subjects[name].infer))
+        if len(seconds[name]) == tiles:
+            inference[name].append(median(seconds[name]))
+            seconds[name].clear()
+            on_step()
     return {name: {"training_step": training[name], "inference_tile": inference[name]} for name in subjects}
 
 
@@ -205,11 +211,10 @@ def _turns(subjects: dict[str, Subject], rounds: int) -> Iterator[str]:
         yield from names[first:] + names[:first]
 
 
-def _seconds(work: Callable[[], None], times: int = 1) -> float:
+def _seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - start) / times
+    work()
+    return time.perf_counter() - start
 
 
 def _reads_frames(trainer: type) -> bool:

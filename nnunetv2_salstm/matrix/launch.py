@@ -128,7 +128,8 @@ def submit_to_slurm(study: Study, tasks: Sequence[Task], folder: Folder) -> None
                 folder.queue(task, job)
                 ids[task.name] = job
             kind, job = members[0].kind, ids[members[0].name].partition("_")[0]
-            print(f"{kind}, {members[0].subject}: {len(members)} tasks, job {job}")
+            number = f"{len(members)} task{'s' if len(members) > 1 else ''}"
+            print(f"{kind}, {members[0].subject}: {number}, job {job}")
         if not arrays:
             print("Nothing to submit: every task is finished, runs or is queued.")
         if elsewhere:
