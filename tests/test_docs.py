@@ -100,6 +100,9 @@ def test_the_costs_in_the_readme_are_the_measured_ones():
     assert f"an inference tile {mean('inference_tile', a)} and {mean('inference_tile', b)}" in text
     assert mean("peak_memory", a) == mean("peak_memory", b)
     assert f"peak memory {mean('peak_memory', a)}" in text
+    again = Report.from_json((ROOT / "docs" / "results" / "bench_cpu_2d.json").read_text())
+    tiles = [again.ratio(m, "inference_tile").value for m in again.measurements if m.plan == "acdc2d"]
+    assert "a tile of ACDC's 2D plan, the costliest, {:.2f} and {:.2f} (".format(*tiles[1:]) in text
 
 
 @pytest.mark.parametrize("name", ["bench_cpu", "bench_cpu_2d", "bench_cpu_large", "bench_25d"])
