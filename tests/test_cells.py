@@ -91,3 +91,26 @@ def test_half_precision_neither_overflows_nor_widens_the_feature_map(cell, size)
     assert torch.isfinite(gradient).all()
     if size == (8, 8):
         assert torch.allclose(gradient, torch.full_like(gradient, 1.6e5))
+
+
+@pytest.mark.parametrize(("cell", "size"), [*WHOLE, *CUT], ids=str)
+def test_float32_sums_stay_float32_under_autocast(cell, size):
+    x, values = (tensor.requires_grad_() for tensor in inputs(cell, size, torch.float32))
+
+    def results():
+        outputs = average_cells(x, cell), add_to_cells(x, values, cell)
+        return [*outputs, *torch.autograd.grad([output.square().sum() for output in outputs], [x, values])]
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results()
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
+def test_autograd_inspects_no_signatures(monkeypatch):
+    # As it does at every call of a function with `setup_context`, which takes longer than small sums.
+    monkeypatch.setattr("inspect.signature", lambda *_, **__: pytest.fail("a signature is inspected"))
+    x, _ = inputs((2, 4), (6, 8))
+    add_to_cells(x.requires_grad_(), average_cells(x, (2, 4)), (2, 4)).sum().backward()

@@ -97,7 +97,8 @@ class GatedStateAttention(StateAttention):
         linears = (self.q_matrix, self.k_matrix, self.v_matrix)
         weight = widened(torch.cat([linear.weight for linear in linears]))
         bias = widened(torch.cat([linear.bias for linear in linears]))
-        lq, lk, lv = (weight @ value + bias.unsqueeze(-1)).chunk(3, dim=1)
+        gates = torch.baddbmm(bias.unsqueeze(-1), weight.expand(value.shape[0], -1, -1), value)
+        lq, lk, lv = gates.chunk(3, dim=1)
         return query * lq, key * lk, value * lv
 
 

@@ -1,8 +1,8 @@
 """Going to a coarse grid and back: means over cells of a feature map, and adding one value to every voxel of a cell.
 
 At full resolution it is memory traffic that costs, above all new tensors. Hence sums by rows, additions that broadcast,
-and backward passes of our own that write each gradient once. Any size is taken; nnU-Net's patches consist of whole
-cells.
+and backward passes of our own that write each gradient once; not by way of `setup_context`, with which PyTorch inspects
+signatures at every call. Any size is taken; nnU-Net's patches consist of whole cells.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunetv2_salstm.nn.precision import widened
+from nnunetv2_salstm.nn.precision import widened, without_autocast
 
 Cell = tuple[int, ...]
 
@@ -28,8 +28,8 @@ def average_cells(x: Tensor, cell: Cell) -> Tensor:
         return widened(x)
     missing = [-size % length for size, length in zip(x.shape[2:], cell, strict=True)]
     if not any(missing):
-        return _SumCells.apply(x, cell) / math.prod(cell)
-    sums = _SumCells.apply(F.pad(x, [end for rest in reversed(missing) for end in (0, rest)]), cell)
+        return _SumCells.apply(x, cell, 1 / math.prod(cell))
+    sums = _SumCells.apply(F.pad(x, [end for rest in reversed(missing) for end in (0, rest)]), cell, 1.0)
     for axis, (length, rest) in enumerate(zip(cell, missing, strict=True)):
         voxels = torch.full((sums.shape[2 + axis],), length, dtype=sums.dtype, device=sums.device)
         voxels[-1] -= rest
@@ -56,45 +56,41 @@ def add_to_cells(x: Tensor, values: Tensor, cell: Cell, inplace: bool = False) -
 
 
 class _SumCells(torch.autograd.Function):
-    """Sums over whole cells in float32 at least; the backward pass hands a gradient to all voxels of a cell."""
+    """`factor` times the sums over whole cells, in float32 at least; the backward pass hands it to all their voxels."""
 
     @staticmethod
-    def forward(x: Tensor, cell: Cell) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cell: Cell, factor: float) -> Tensor:
+        ctx.cell, ctx.factor, ctx.size, ctx.dtype = cell, factor, x.shape, x.dtype
         dtype = torch.promote_types(x.dtype, torch.float32)
         # The last axis at the end, on the smallest tensor: sums within rows are the slow ones.
-        last = len(cell) - 1
-        for axis in (*range(last - 1, -1, -1), last):
+        for axis in range(len(cell) - 2, -1, -1):
             if cell[axis] > 1:
                 x = _sum_axis(x.unflatten(2 + axis, (-1, cell[axis])), 3 + axis, dtype)
-        return x
+        cells = x.unflatten(-1, (-1, cell[-1]))
+        if x.device.type == "cpu" and x.dtype == dtype:
+            # Sums of neighbours by a product with a vector, with the factor in it. Narrower where autocast is on.
+            with without_autocast(x):
+                return cells @ x.new_full((cell[-1],), factor)
+        return cells.sum(-1, dtype=dtype) * factor
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cell], output: Tensor) -> None:
-        x, ctx.cell = inputs
-        ctx.size, ctx.dtype = x.shape, x.dtype
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        rows = _rows(gradients[0].to(ctx.dtype), ctx.cell)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows = _rows((gradients[0] * ctx.factor).to(ctx.dtype), ctx.cell)
         repeats = [1, 1, *(length for edge in ctx.cell[:-1] for length in (1, edge)), 1]
-        return rows.expand([n * m for n, m in zip(rows.shape, repeats, strict=True)]).reshape(ctx.size), None
+        return rows.expand([n * m for n, m in zip(rows.shape, repeats, strict=True)]).reshape(ctx.size), None, None
 
 
 class _AddToCells(torch.autograd.Function):
     """x + values on whole cells, in one sweep; the backward pass sums over the cells."""
 
     @staticmethod
-    def forward(x: Tensor, values: Tensor, cell: Cell) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, cell: Cell) -> Tensor:
+        ctx.cell, ctx.dtype = cell, values.dtype
         return (_by_rows(x, cell) + _rows(values.to(x.dtype), cell)).reshape(x.shape)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Cell], output: Tensor) -> None:
-        _, values, ctx.cell = inputs
-        ctx.dtype = values.dtype
-
-    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        return gradients[0], _SumCells.apply(gradients[0], ctx.cell).to(ctx.dtype), None
+        return gradients[0], _SumCells.apply(gradients[0], ctx.cell, 1.0).to(ctx.dtype), None
 
 
 def _sum_axis(x: Tensor, axis: int, dtype: torch.dtype) -> Tensor:

@@ -210,7 +210,8 @@ class _Neighbours(torch.autograd.Function):
     """The states (B, D, 2, hidden, *S) of the slices before (direction 0) and after (1), without a copy too many."""
 
     @staticmethod
-    def forward(state: Tensor, replicate: bool) -> Tensor:
+    def forward(ctx: Any, state: Tensor, replicate: bool) -> Tensor:
+        ctx.replicate = replicate
         shifted = torch.zeros_like(state)
         shifted[:, 1:, 0] = state[:, :-1, 0]
         shifted[:, :-1, 1] = state[:, 1:, 1]
@@ -218,10 +219,6 @@ class _Neighbours(torch.autograd.Function):
             shifted[:, 0, 0] = state[:, 0, 0]
             shifted[:, -1, 1] = state[:, -1, 1]
         return shifted
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
-        _, ctx.replicate = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
