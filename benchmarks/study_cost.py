@@ -456,8 +456,8 @@ def estimate(studies, reports, hours):
         "studies": [study.name for study in studies],
         "arms": {
             trainer: {
-                "time": round(costs.time_ratio[trainer], 3),
-                "parameters": round(costs.parameter_ratio[trainer], 3),
+                "time": costs.time_ratio[trainer],
+                "parameters": costs.parameter_ratio[trainer],
             }
             for trainer in arms
         },
