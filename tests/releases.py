@@ -31,7 +31,9 @@ def release(base: Path, wanted: str) -> Path:
             wheel.extractall(folder)
     else:
         with tarfile.open(archive) as source:
-            source.extractall(base, filter="data")
+            # As filter="data", which Python before 3.10.12 and 3.11.4 does not know.
+            source.extraction_filter = getattr(tarfile, "data_filter", None)
+            source.extractall(base)
     return folder
 
 
