@@ -33,7 +33,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int 
 
 
 def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolves x, `(B, C, *S)`, with a kernel of one voxel, as a matrix product: on small grids in half the time."""
+    """Convolves x, `(B, C, *S)`, with a kernel of one voxel, as a matrix product: faster on small grids."""
     weight, bias = widened(weight).flatten(1), widened(bias)
     mixed = torch.baddbmm(bias.unsqueeze(-1), weight.expand(x.shape[0], -1, -1), x.flatten(2))
     return mixed.unflatten(-1, x.shape[2:])
