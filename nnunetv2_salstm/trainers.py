@@ -19,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_salstm.augmentation import synchronise_frames
 from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.neighbours import FRAMES, channels_of_a_frame
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
@@ -208,7 +209,7 @@ class SALSTMTrainerMixin:
             except UNREADABLE as error:
                 raise ValueError(_damaged(file, error)) from error
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
-            if theirs != self.salstm:
+            if _same_network(theirs) != _same_network(self.salstm):
                 raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
 
@@ -232,7 +233,7 @@ class SALSTMTrainerMixin:
         if not others or not plans_file.is_file():
             return
         theirs = salstm_of(json.loads(plans_file.read_text()), self.configuration_name)
-        if theirs != self.salstm:
+        if _resolved(theirs) != _resolved(self.salstm):
             raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
 
 
@@ -261,9 +262,19 @@ def _damaged(checkpoint: Path, error: BaseException) -> str:
     return f"checkpoint {checkpoint} is damaged, cut short or not nnU-Net's ({type(error).__name__}: {error}); {advice}"
 
 
+def _resolved(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
+    """Returns the configuration of values in plans, of whichever format; None for the stock network."""
+    return None if salstm is None else SALSTMConfig.from_json(salstm)
+
+
+def _same_network(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
+    """Returns the configuration without how its training starts: that is over where a checkpoint is loaded."""
+    return None if salstm is None else SALSTMConfig.from_json(salstm).same_network()
+
+
 def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     stock = {"network": "stock, without SA-LSTM blocks"}
-    theirs, ours = theirs or stock, ours or stock
+    theirs, ours = (stock if values is None else SALSTMConfig.from_json(values).to_json() for values in (theirs, ours))
     names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     return (
         f"{place} holds another configuration than this run: "

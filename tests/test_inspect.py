@@ -343,7 +343,7 @@ def test_watching_changes_nothing_and_ends(name):
 def test_an_untrained_block_adds_nothing_and_zero_weights_attend_to_all_alike():
     network, x = network_of("3d A")
     for block in network.salstm.values():
-        block.start_as_identity()
+        block.reset_output_convolution()
         for parameter in block.layer.layer.forward_net.parameters():
             torch.nn.init.zeros_(parameter)
     findings = ModelFindings("A", {}, {"module": "A"}, {"case": watch(network, x).findings})
@@ -742,8 +742,8 @@ def architecture(configurations):
             "the configuration of checkpoint_final.pth, 2d; it has 3d.",
         ),
         (
-            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=2)),
-            "cannot be built: format must be at most 1 in this version",
+            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=3)),
+            "cannot be built: format must be at most 2 in this version",
         ),
         pytest.param(
             change_plans(lambda c: architecture(c).update(network_class_name="nowhere.Network")),
