@@ -27,6 +27,7 @@ from nnunetv2_salstm.inspect.statistics import (
     Mean,
     distance_from_identity,
     distance_from_uniform,
+    effective_rank,
     entropy,
     magnitude,
     sparsity,
@@ -73,6 +74,26 @@ def test_sparsity_is_each_maps_own_and_of_noise_what_the_docs_say():
         [1 - math.sqrt(2 / math.pi), 1 - 1 / math.sqrt(math.pi)], abs=0.01
     )
     assert squared_norm(torch.tensor([[3.0, 4.0], [0.0, 12.0]])) == pytest.approx(169)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rank"),
+    [
+        (torch.eye(4), 4),
+        (torch.ones(4, 4) / 4, 1),
+        # All rows attend to one channel: what "all rows are alike" looks like where neither other distance sees it.
+        (torch.tensor([1.0, 0, 0, 0]).repeat(4, 1), 1),
+        (torch.eye(4)[[0, 0, 1, 1]], 2),
+        (torch.diag(torch.tensor([3.0, 1.0])), 4 / 3**0.75),  # shares 3/4 and 1/4
+        (torch.diag(torch.tensor([3.0, 1.0])) @ torch.eye(2, 7), 4 / 3**0.75),
+        (torch.zeros(2, 2), math.nan),
+    ],
+    ids=str,
+)
+def test_effective_rank_counts_the_directions(matrix, rank):
+    both = effective_rank(torch.stack([matrix, 5 * matrix]))
+    assert both.tolist() == pytest.approx([rank, rank], rel=1e-5, nan_ok=True)
+    assert effective_rank(matrix[None].half()).item() == pytest.approx(rank, rel=1e-2, nan_ok=True)
 
 
 @pytest.mark.parametrize(
