@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from presets import PRESETS, plans_of
 
 # A warning of nnU-Net's own imports.
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarn
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
-small_study, small_tables = import_module("small_study"), import_module("small_tables")
+small_study, small_tables, small_training = map(import_module, ("small_study", "small_tables", "small_training"))
 
 
 def small(*arguments):
@@ -103,7 +104,7 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert re.search(message, line)
 
 
-def write_preprocessed(folder, cases):
+def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3):
     """Writes balls as nnU-Net's preprocessed data of the Hippocampus setting."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
@@ -121,11 +122,10 @@ def write_preprocessed(folder, cases):
     ):
         (folder / name).write_text(json.dumps(values))
     generator = np.random.default_rng(0)
-    size = (24, 36, 24)
     for name in names:
-        distance = np.linalg.norm(np.indices(size) - np.array([12, 18, 12]).reshape(3, 1, 1, 1), axis=0)
+        distance = np.linalg.norm(np.indices(size) - np.array(size).reshape(3, 1, 1, 1) // 2, axis=0)
         labelled = np.where(distance < 5, 1, np.where(distance < 9, 2, 0)).astype(np.int8)[None]
-        image = labelled + generator.normal(0, 0.3, labelled.shape)
+        image = labelled + generator.normal(0, noise, labelled.shape)
         locations = {label: np.argwhere(labelled == label) for label in (1, 2)}
         nnUNetDatasetBlosc2.save_case(
             image.astype(np.float32),
@@ -135,6 +135,33 @@ def write_preprocessed(folder, cases):
             chunks=(1, *size),
             blocks=(1, *size),
         )
+
+
+class Nearest(torch.nn.Module):
+    """Predicts the label next to the intensity."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = torch.nn.Identity()
+
+    def forward(self, x):
+        return torch.cat([-(x - label).abs() for label in range(3)], dim=1)
+
+
+@pytest.mark.parametrize("size", [(24, 32, 24), (25, 47, 60), (20, 20, 30)], ids=str)
+def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, tmp_path):
+    write_preprocessed(tmp_path, cases=2, size=size, noise=0)
+    data = small_training.Data(tmp_path, small_training.SETTINGS["hippocampus_3d"])
+    assert (data.test_cases, data.training_cases) == (["case_000"], ["case_001"])
+    assert small_training.Predictor(data, Nearest()).dice(data.test_cases) == {"case_000": [1.0, 1.0]}
+
+
+def test_dice_of_hand_counted_masks():
+    one, two, none = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool), np.zeros(4, bool)
+    assert small_training._dice(one, two) == 0.4
+    assert small_training._dice(one, none) == 0
+    assert small_training._dice(none, none) is None
+    assert small_training.mean_dice({"a": [0.4, None], "b": [0.2, 0.6]}) == 0.4
 
 
 def test_trains_from_end_to_end_and_goes_on_after_a_kill(tmp_path):
