@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+# Of nnU-Net's trainer, and so of ours without a number of epochs in their names.
+NNUNETS_EPOCHS = 1000
 # Which modules a trainer demands by the first part of its name; None is the stock network.
 METHODS: dict[str, dict[str, str] | None] = {
     "nnUNetTrainerSALSTM_A": {"module": "A"},
