@@ -127,7 +127,7 @@ class Costs:
         return found[0]
 
     def batch(self, preset):
-        from nnunetv2_salstm.bench.presets import PRESETS
+        from nnunetv2_salstm.host.presets import PRESETS
 
         return PRESETS[preset]["batch_size"]
 
@@ -141,7 +141,7 @@ class Costs:
         """Returns the hours of 1000 epochs of the stock network."""
         match hours or self.hours:
             case "published":
-                from nnunetv2_salstm.bench.presets import PRESETS, name_of
+                from nnunetv2_salstm.host.presets import PRESETS, name_of
 
                 seconds = EPOCH_SECONDS[name_of(PRESETS[preset])]
                 return ANCHOR_HOURS * mean(seconds) / mean(EPOCH_SECONDS["3d_fullres"])
@@ -161,7 +161,7 @@ class Costs:
         """Returns the GPU's hours and the exporters' for a case, with mirroring along every axis."""
         from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
-        from nnunetv2_salstm.bench.presets import PRESETS
+        from nnunetv2_salstm.host.presets import PRESETS
 
         preset = data.presets[configuration]
         patch = PRESETS[preset]["patch_size"]
@@ -178,7 +178,7 @@ class Costs:
 
     def epoch_hours(self, expanded):
         """Returns the hours of all epochs, without starts, validations and predictions."""
-        from nnunetv2_salstm.matrix.study import epochs_of, split_trainer
+        from nnunetv2_salstm.study.study import epochs_of, split_trainer
 
         return sum(
             self.training(
@@ -194,7 +194,7 @@ class Costs:
 
     def of(self, task, study):
         """Returns the hours of a task."""
-        from nnunetv2_salstm.matrix.study import epochs_of, split_trainer
+        from nnunetv2_salstm.study.study import epochs_of, split_trainer
 
         data, cpus = DATASETS[task.dataset.number], task.resources.cpus
         if task.kind == "preprocess":
@@ -274,7 +274,7 @@ def empty_datasets():
 
 def tasks_of(studies):
     """Returns every study with its tasks; for `empty_datasets`."""
-    from nnunetv2_salstm.matrix.tasks import expand
+    from nnunetv2_salstm.study.tasks import expand
 
     unknown = {name for study in studies for name in study.datasets} - DATASETS.keys()
     if unknown:
@@ -322,7 +322,7 @@ def queue(jobs, gpus):
 
 def disk(expanded, costs):
     """Returns the gigabytes that every data set needs."""
-    from nnunetv2_salstm.matrix.study import split_trainer
+    from nnunetv2_salstm.study.study import split_trainer
 
     rows = []
     for number, data in DATASETS.items():
@@ -442,7 +442,7 @@ def configurations(expanded, jobs, costs):
 
 def estimate(studies, reports, hours):
     """Returns everything that docs/scale.md shows."""
-    from nnunetv2_salstm.matrix.study import split_trainer
+    from nnunetv2_salstm.study.study import split_trainer
 
     costs, expanded = Costs(reports, hours), tasks_of(studies)
     arms = dict.fromkeys(split_trainer(trainer)[0] for study in studies for trainer in study.trainers)
@@ -635,9 +635,9 @@ def main(words=None):
     parser.add_argument("--figure", type=Path, help="file to draw")
     arguments = parser.parse_args(words)
 
-    from nnunetv2_salstm.bench.report import Report
-    from nnunetv2_salstm.machine import package_versions
-    from nnunetv2_salstm.matrix.study import read_study
+    from nnunetv2_salstm.host.versions import package_versions
+    from nnunetv2_salstm.reporting.bench import Report
+    from nnunetv2_salstm.study.study import read_study
 
     studies = [read_study(file) for file in arguments.studies]
     reports = [Report.from_json(file.read_text()) for file in arguments.bench]

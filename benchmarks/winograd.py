@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import conv2d
 
-from nnunetv2_salstm.machine import describe_hardware, package_versions
+from nnunetv2_salstm.host.versions import describe_hardware, package_versions
 from nnunetv2_salstm.nn.winograd import KERNEL_ROWS, convolve_by_tiles, is_faster
 
 

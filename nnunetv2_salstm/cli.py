@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, inspect, matrix, patch, plan, trainers_path
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm import doctor, patch
+from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, matrix, plan, trainers_path
+from nnunetv2_salstm.host.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
 # A command is a module whose docstring's first line is its help, with the functions `add_arguments(parser)` and

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nnunetv2_salstm.neighbours import FRAMES
+from nnunetv2_salstm.host.frames import FRAMES
 
 FORMAT = 1
 MODULES = ("A", "B", "bdclstm", "conv")

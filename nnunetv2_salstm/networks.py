@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from nnunetv2_salstm.config import SALSTMConfig
-from nnunetv2_salstm.neighbours import FRAMES
+from nnunetv2_salstm.host.frames import FRAMES
 from nnunetv2_salstm.nn import (
     SALSTM,
     ConvControl,

@@ -2,82 +2,27 @@
 
 import json
 import os
-import random
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_salstm.augmentation import synchronise_frames
-from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
-from nnunetv2_salstm.neighbours import FRAMES, channels_of_a_frame
+from nnunetv2_salstm.host.augmentation import synchronise_frames
+from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.host.frames import FRAMES, channels_of_a_frame
+from nnunetv2_salstm.host.seeds import seed_everything
+from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
-# Which modules a trainer demands by the first part of its name; None is the stock network.
-ARMS: dict[str, dict[str, str] | None] = {
-    "nnUNetTrainerSALSTM_A": {"module": "A"},
-    "nnUNetTrainerSALSTM_B": {"module": "B"},
-    "nnUNetTrainerBDCLSTM": {"module": "bdclstm"},
-    "nnUNetTrainerSALSTMConvControl": {"module": "conv"},
-    "nnUNetTrainerSALSTMOff": None,
-}
-_NAME = re.compile(
-    rf"(?P<arm>{'|'.join(ARMS)})(_(?P<placement>bottleneck|skips))?(_(?P<frames>25d))?"
-    r"(_(?P<epochs>[1-9]\d*)epochs)?(_(?P<iterations>[1-9]\d*)its)?(_seed(?P<seed>\d+))?"
-)
-NAME_RULE = (
-    f"one of {', '.join(ARMS)}; then optionally, in this order, _bottleneck or _skips, _25d (not for Off), "
-    "_<N>epochs, _<M>its, _seed<S>"
-)
 SAVE_EVERY = 50
 # Behind the name of a checkpoint that is being written.
 UNFINISHED = ".unfinished"
-
-
-@dataclass(frozen=True)
-class TrainerName:
-    """What a trainer's name says; None where it says nothing.
-
-    Attributes:
-        salstm: values of `SALSTMConfig` that the name demands, None for the stock network.
-        epochs: length of the training.
-        iterations: training iterations an epoch.
-        seed: seed of weights and, in this process, augmentation.
-    """
-
-    salstm: dict[str, str] | None
-    epochs: int | None
-    iterations: int | None
-    seed: int | None
-
-    @classmethod
-    def parse(cls, name: str) -> "TrainerName":
-        """Reads a trainer's name.
-
-        Raises:
-            ValueError: if it is no trainer of this package.
-        """
-        match = _NAME.fullmatch(name)
-        salstm = ARMS[match["arm"]] if match else None
-        if match is None or (salstm is None and (match["placement"] or match["frames"])):
-            raise ValueError(f"the trainer must be {NAME_RULE}; got {name!r}")
-        if match["placement"]:
-            salstm = {**(salstm or {}), "placement": match["placement"]}
-        if match["frames"]:
-            salstm = {**(salstm or {}), "sequence": "frames"}
-        epochs, iterations, seed = (
-            int(match[part]) if match[part] else None for part in ("epochs", "iterations", "seed")
-        )
-        return cls(salstm, epochs, iterations, seed)
 
 
 class SALSTMTrainerMixin:
@@ -236,14 +181,6 @@ class SALSTMTrainerMixin:
             raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
 
 
-def seed_everything(*seed: int) -> None:
-    """Seeds Python's, numpy's and torch's generators from a few whole numbers."""
-    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    random.seed(state)
-    np.random.seed(state)
-    torch.manual_seed(state)
-
-
 def _damaged(checkpoint: Path, error: BaseException) -> str:
     whole = []
     for other in sorted(checkpoint.parent.glob("checkpoint_*.pth")):
@@ -290,7 +227,7 @@ def get_trainer(name: str) -> type[nnUNetTrainer]:
 
 def __getattr__(name: str) -> type[nnUNetTrainer]:
     """Makes every trainer an attribute of this module: suffixes leave too many names to list."""
-    if _NAME.match(name):
+    if NAME.match(name):
         try:
             return get_trainer(name)
         except ValueError as error:

@@ -106,7 +106,7 @@ def nnunet(workspace, monkeypatch) -> Callable[..., subprocess.CompletedProcess[
 def make(nnunet, workspace):
     """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
     # Here, as nnU-Net reads its variables when it is imported.
-    from nnunetv2_salstm import neighbours
+    from nnunetv2_salstm.host import frames as neighbours
     from nnunetv2_salstm.trainers import get_trainer
 
     def make_trainer(

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from nnunetv2_salstm.convert.case import Case, Content
+from nnunetv2_salstm.converters.case import Case, Content
 
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 SPACING, ORIGIN, DIRECTION = (1.25, 1.5, 8.0), (-10.0, 20.5, 3.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)

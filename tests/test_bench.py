@@ -12,13 +12,15 @@ from presets import plans_of, tiny
 from torch import nn
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.bench import measure, session, worker
-from nnunetv2_salstm.bench.measure import Subject, is_out_of_memory, time_in_turns
-from nnunetv2_salstm.bench.page import to_html
-from nnunetv2_salstm.bench.plan import BenchPlan, plans_in_file, plans_of_dataset
-from nnunetv2_salstm.bench.presets import PRESETS, load_preset, name_of
-from nnunetv2_salstm.bench.report import BASELINE, Measurement, Report
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.commands import bench_session as session
+from nnunetv2_salstm.evaluation import measure
+from nnunetv2_salstm.evaluation import measure_worker as worker
+from nnunetv2_salstm.evaluation.measure import Subject, is_out_of_memory, time_in_turns
+from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
+from nnunetv2_salstm.reporting.bench import BASELINE, Measurement, Report
+from nnunetv2_salstm.reporting.bench_page import to_html
 
 A, B = "nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B"
 # A warning of nnU-Net's own imports.

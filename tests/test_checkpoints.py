@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
 
 GOLDEN = sorted(Path(__file__).with_name("data").glob("nnUNetTrainer*.pth"))
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_salstm import cli, trainers_path
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm import cli
+from nnunetv2_salstm.commands import trainers_path
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm_autoload import trainers_folder
 
 

@@ -15,8 +15,8 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.compare.arms import Arm, TrainingLog, arms_of, runs_of_folders, short_names
-from nnunetv2_salstm.compare.cases import Scoring
+from nnunetv2_salstm.evaluation.runs import Arm, TrainingLog, arms_of, runs_of_folders, short_names
+from nnunetv2_salstm.evaluation.scoring import Scoring
 
 VANILLA, SALSTM = "nnUNetTrainer", "nnUNetTrainerSALSTM_A"
 DATASET = "Dataset027_Phantom"
@@ -147,7 +147,7 @@ def test_numbers_of_an_arm_without_errors(folders, capsys):
 
 @pytest.mark.parametrize(("error", "verdict"), [(0, "better than"), (-4, "worse than")])
 def test_a_better_arm_is_called_better(folders, monkeypatch, error, verdict):
-    monkeypatch.setattr("nnunetv2_salstm.compare.results.holm", dict)  # as if it were the only test
+    monkeypatch.setattr("nnunetv2_salstm.evaluation.results.holm", dict)  # as if it were the only test
     train(folders / "results", SALSTM, lambda case: error)
     _, report = trainers(folders, VANILLA, SALSTM)
     (sentence,) = report["verdicts"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunetv2_salstm.compare.statistics import Comparison, bootstrap_mean, compare, holm, wilcoxon
+from nnunetv2_salstm.evaluation.statistics import Comparison, bootstrap_mean, compare, holm, wilcoxon
 
 INF = math.inf
 

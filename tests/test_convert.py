@@ -14,11 +14,11 @@ from official_folders import snapshot, write_acdc, write_btcv, write_cvc, write_
 from PIL import Image
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.convert import splits as splits_module
-from nnunetv2_salstm.convert.neighbours import with_neighbours
-from nnunetv2_salstm.convert.splits import split
-from nnunetv2_salstm.convert.synapse import EIGHT_ORGANS, ORGANS, TRANSUNET_TEST_CASES
-from nnunetv2_salstm.neighbours import channels_of_a_frame
+from nnunetv2_salstm.converters import splits as splits_module
+from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.converters.splits import split
+from nnunetv2_salstm.converters.synapse import EIGHT_ORGANS, ORGANS, TRANSUNET_TEST_CASES
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from official_folders import WRITERS, snapshot, write_nifti
 from PIL import Image
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.convert import session, synapse
+from nnunetv2_salstm.commands import convert_session as session
+from nnunetv2_salstm.converters import synapse
 
 PATIENT = "training/patient003"
 IMAGE = f"{PATIENT}/patient003_frame01.nii.gz"
@@ -521,6 +522,6 @@ def test_wrong_usage(argv, message, capsys):
 
 
 def test_every_data_set_has_a_finder_a_number_and_help():
-    from nnunetv2_salstm import convert as command
+    from nnunetv2_salstm.commands import convert as command
 
     assert list(session.FINDERS) == list(command.DATASET_IDS) == list(command._HELP)

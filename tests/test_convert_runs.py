@@ -13,8 +13,9 @@ import pytest
 from official_folders import KillsItsProcess, snapshot, write_acdc, write_cvc, write_isic
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.convert import dataset, session
-from nnunetv2_salstm.convert.case import Collection
+from nnunetv2_salstm.commands import convert_session as session
+from nnunetv2_salstm.converters import dataset
+from nnunetv2_salstm.converters.case import Collection
 
 MARK = dataset.BEGUN
 

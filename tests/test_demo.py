@@ -18,18 +18,19 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_salstm import cli, machine
-from nnunetv2_salstm.demo import folder as folder_module
-from nnunetv2_salstm.demo import pipeline
-from nnunetv2_salstm.demo.folder import claim_folder, explained
-from nnunetv2_salstm.demo.interrupt import stoppable
-from nnunetv2_salstm.demo.overlay import draw_overlay
-from nnunetv2_salstm.demo.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
-from nnunetv2_salstm.demo.progress import Progress
-from nnunetv2_salstm.demo.report import ArmResult, Report
-from nnunetv2_salstm.demo.settings import ARMS, FULL, QUICK
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm import cli
+from nnunetv2_salstm.commands import demo_folder as folder_module
+from nnunetv2_salstm.commands import demo_pipeline as pipeline
+from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
+from nnunetv2_salstm.commands.demo_interrupt import stoppable
+from nnunetv2_salstm.commands.demo_progress import Progress
+from nnunetv2_salstm.commands.demo_settings import ARMS, FULL, QUICK
+from nnunetv2_salstm.converters.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
+from nnunetv2_salstm.host import versions as machine
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.reporting.demo import ArmResult, Report
+from nnunetv2_salstm.reporting.demo_overlay import draw_overlay
 
 TINY = "training_cases=5, test_cases=1, slices=4, edge=32, epochs=100, iterations=2"
 

@@ -15,8 +15,8 @@ from presets import plans_of, tiny
 
 import nnunetv2_salstm.nn
 from nnunetv2_salstm import SALSTMConfig
-from nnunetv2_salstm.bench.report import Report
 from nnunetv2_salstm.plans import salstm_of
+from nnunetv2_salstm.reporting.bench import Report
 from nnunetv2_salstm.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ from presets import as_residual_encoder, build, name_of, plans_of, tiny
 from test_checkpoints import GOLDEN, Malicious
 
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.graft.checkpoint import Graft, add_blocks
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.grafting import Graft, add_blocks
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
 
 NETWORKS = {"plain 3D": tiny(), "plain 2D": tiny(2), "residual 3D": as_residual_encoder(tiny(), 2)}

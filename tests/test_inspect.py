@@ -15,13 +15,8 @@ from closeness import assert_close
 from presets import as_residual_encoder, build, name_of, plans_of, tiny
 
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.inspect import session
-from nnunetv2_salstm.inspect.cases import find_cases, preprocess
-from nnunetv2_salstm.inspect.model import Model, make_predictor
-from nnunetv2_salstm.inspect.overlay import fullest_slice, make_overlay, stitch
-from nnunetv2_salstm.inspect.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
-from nnunetv2_salstm.inspect.report import ModelFindings, Report
-from nnunetv2_salstm.inspect.statistics import (
+from nnunetv2_salstm.commands import inspect_session as session
+from nnunetv2_salstm.evaluation.features import (
     Gate,
     GateValues,
     Mean,
@@ -32,9 +27,14 @@ from nnunetv2_salstm.inspect.statistics import (
     sparsity,
     squared_norm,
 )
+from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
+from nnunetv2_salstm.host.cases import find_cases, preprocess
+from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import GatedStateAttention, StateAttention, slice_salstm
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
+from nnunetv2_salstm.reporting.inspection import ModelFindings, Report
+from nnunetv2_salstm.reporting.inspection_overlay import fullest_slice, make_overlay, stitch
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")

@@ -15,12 +15,12 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from test_docs_commands import parse_only
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.matrix.check import check_executor, check_study
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.status import report
-from nnunetv2_salstm.matrix.study import read_study
-from nnunetv2_salstm.matrix.tasks import Preprocess, Train, expand
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.study.check import check_executor, check_study
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.status import report
+from nnunetv2_salstm.study.study import read_study
+from nnunetv2_salstm.study.tasks import Preprocess, Train, expand
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from toy_study import toys
 
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.matrix import launch
-from nnunetv2_salstm.matrix.attempts import STOPPED, Held, Jobs, Process, attempts_in, begin
-from nnunetv2_salstm.matrix.check import check_folder
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.status import report
-from nnunetv2_salstm.matrix.study import Resources, Study
-from nnunetv2_salstm.matrix.worker import Failed, Worker
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.study import launch
+from nnunetv2_salstm.study.attempts import STOPPED, Held, Jobs, Process, attempts_in, begin
+from nnunetv2_salstm.study.check import check_folder
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.status import report
+from nnunetv2_salstm.study.study import Resources, Study
+from nnunetv2_salstm.study.worker import Failed, Worker
 
 pytest.importorskip("submitit", reason="the extra matrix is not installed")
 
@@ -32,8 +32,8 @@ import sys
 from pathlib import Path
 from test_matrix_launch import STUDY
 from toy_study import toys
-from nnunetv2_salstm.matrix import launch
-from nnunetv2_salstm.matrix.state import Folder
+from nnunetv2_salstm.study import launch
+from nnunetv2_salstm.study.state import Folder
 
 launch.INTERVAL = 0.2
 tasks = toys(Path(sys.argv[1]), ("a", (), 1.5), ("b", (), 0.0), ("c", ("a", "b"), 0.0))
@@ -164,7 +164,7 @@ def test_only_one_attempt_is_under_way(tmp_path):
 def test_of_two_who_begin_at_once_one_makes_the_attempt(tmp_path, monkeypatch):
     first = begin(tmp_path)
     # The other has looked before there was one.
-    monkeypatch.setattr("nnunetv2_salstm.matrix.attempts.attempts_in", lambda folder: [])
+    monkeypatch.setattr("nnunetv2_salstm.study.attempts.attempts_in", lambda folder: [])
     with pytest.raises(Held, match="another process has just begun it"):
         begin(tmp_path)
     # The first one's record is whole, and the other's draft is gone.
@@ -188,7 +188,7 @@ def test_slurm_knows_which_jobs_are_dead_and_a_requeued_job_takes_its_own_task(t
     jobs = Jobs(known=True, _listed={"12_3"})
     assert attempts_in(tmp_path)[0].is_under_way(jobs)
     assert not attempts_in(tmp_path)[0].is_under_way(Jobs(known=True, _listed={"12_4"}))
-    monkeypatch.setattr("nnunetv2_salstm.matrix.attempts.Jobs", lambda: jobs)
+    monkeypatch.setattr("nnunetv2_salstm.study.attempts.Jobs", lambda: jobs)
     with pytest.raises(Held, match="on node1, job 12_3"):
         begin(tmp_path)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")

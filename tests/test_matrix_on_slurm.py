@@ -15,13 +15,13 @@ from test_matrix_runs import STUDY as DEMO
 from test_matrix_runs import cases_of, copy, folds_of, prepare, report_of, start
 from toy_study import toys
 
-from nnunetv2_salstm.matrix.attempts import STOPPED, attempts_in
-from nnunetv2_salstm.matrix.check import check_folder
-from nnunetv2_salstm.matrix.launch import submit_to_slurm
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.status import report
-from nnunetv2_salstm.matrix.study import Resources, Slurm
-from nnunetv2_salstm.matrix.worker import LOG
+from nnunetv2_salstm.study.attempts import STOPPED, attempts_in
+from nnunetv2_salstm.study.check import check_folder
+from nnunetv2_salstm.study.launch import submit_to_slurm
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.status import report
+from nnunetv2_salstm.study.study import Resources, Slurm
+from nnunetv2_salstm.study.worker import LOG
 
 pytest.importorskip("submitit", reason="the extra matrix is not installed")
 

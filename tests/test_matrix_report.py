@@ -16,15 +16,15 @@ from matplotlib import rc_context
 from test_compare import Elements
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.compare.arms import Run, arms_of
-from nnunetv2_salstm.compare.metrics import Scores
-from nnunetv2_salstm.compare.report import Report as Comparison
-from nnunetv2_salstm.compare.results import Results, ScoredCase
-from nnunetv2_salstm.compare.written import WrittenReport
-from nnunetv2_salstm.matrix.attempts import begin
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.study import read_study
-from nnunetv2_salstm.matrix.tasks import Compare, Report, Train, expand
+from nnunetv2_salstm.evaluation.metrics import Scores
+from nnunetv2_salstm.evaluation.results import Results, ScoredCase
+from nnunetv2_salstm.evaluation.runs import Run, arms_of
+from nnunetv2_salstm.evaluation.written import WrittenReport
+from nnunetv2_salstm.reporting.comparison import Report as Comparison
+from nnunetv2_salstm.study.attempts import begin
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.study import read_study
+from nnunetv2_salstm.study.tasks import Compare, Report, Train, expand
 
 OFF, SALSTM = "nnUNetTrainerSALSTMOff_3epochs", "nnUNetTrainerSALSTM_A_3epochs"
 SPHERES, DISCS = "901_Spheres 3d_fullres validation", "902_Discs 3d_fullres validation"

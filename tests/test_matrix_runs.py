@@ -14,7 +14,7 @@ import yaml
 from conftest import SCRIPTS, write_dataset
 from nnunet_host import Host
 
-from nnunetv2_salstm.matrix.attempts import Attempt
+from nnunetv2_salstm.study.attempts import Attempt
 
 pytestmark = [pytest.mark.slow]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import write_dataset
 
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.matrix.attempts import Jobs, begin
-from nnunetv2_salstm.matrix.check import check_folder
-from nnunetv2_salstm.matrix.launch import submit_to_slurm
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.study import read_study
-from nnunetv2_salstm.matrix.tasks import expand
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.study.attempts import Jobs, begin
+from nnunetv2_salstm.study.check import check_folder
+from nnunetv2_salstm.study.launch import submit_to_slurm
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.study import read_study
+from nnunetv2_salstm.study.tasks import expand
 
 pytest.importorskip("submitit", reason="the extra matrix is not installed")
 

@@ -21,7 +21,7 @@ from releases import contents, release
 from users import unprivileged
 
 import nnunetv2_salstm
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.patch import session
 from nnunetv2_salstm.patch.patches import Patch, patches_folder
 from nnunetv2_salstm.patch.unified_diff import HunkMismatch, blob_name, parse

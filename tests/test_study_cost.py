@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nnunetv2_salstm.bench.presets import PRESETS
-from nnunetv2_salstm.bench.report import Report
-from nnunetv2_salstm.matrix import launch
-from nnunetv2_salstm.matrix.state import Folder
-from nnunetv2_salstm.matrix.study import read_study
+from nnunetv2_salstm.host.presets import PRESETS
+from nnunetv2_salstm.reporting.bench import Report
+from nnunetv2_salstm.study import launch
+from nnunetv2_salstm.study.state import Folder
+from nnunetv2_salstm.study.study import read_study
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")

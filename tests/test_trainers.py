@@ -7,10 +7,12 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_salstm import neighbours, networks, trainers
-from nnunetv2_salstm.augmentation import OneDrawForAllFrames
+from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm.host import frames as neighbours
+from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
+from nnunetv2_salstm.host.trainer_names import TrainerName
 from nnunetv2_salstm.plans import salstm_of
-from nnunetv2_salstm.trainers import SALSTMTrainerMixin, TrainerName, get_trainer
+from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_salstm.matrix.study import Resources
-from nnunetv2_salstm.matrix.tasks import Dataset, Task
+from nnunetv2_salstm.study.study import Resources
+from nnunetv2_salstm.study.tasks import Dataset, Task
 
 # Takes SECONDS, writes down its starts and ends, and writes OUTPUT. It fails as long as there is a file .fail. If there
 # is one .quick it has nothing left to do when it starts again, as one that goes on from a checkpoint.

@@ -13,7 +13,7 @@ from nnunetv2_salstm.doctor.folders import check_folders
 from nnunetv2_salstm.doctor.machine import Machine
 from nnunetv2_salstm.doctor.trainers import ExternalTrainers, variables_at_start
 from nnunetv2_salstm.doctor.versions import check_cuda, check_packages, check_python
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError
 
 FORMAT = 1
 Check = Callable[[Machine], Iterable[Finding]]

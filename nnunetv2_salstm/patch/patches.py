@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nnunetv2_salstm
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.patch.unified_diff import FileChange, parse
 
 _FIRST_LINE = re.compile(r"nnU-Net (\d+\.\d+\.\d+): (.+)")

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import written_whole
 from nnunetv2_salstm.patch.patches import Patch, patches_for
 from nnunetv2_salstm.patch.state import PatchState, State, find_state
 from nnunetv2_salstm.patch.unified_diff import FileChange, blob_name

@@ -1,0 +1,89 @@
+"""ACDC: short-axis cine MRI of 150 hearts, labelled at end-diastole and end-systole."""
+
+import argparse
+import re
+from pathlib import Path
+
+from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
+from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase
+
+LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
+_PATIENT = re.compile(r"patient\d{3}")
+
+
+def find(arguments: argparse.Namespace) -> Collection:
+    """Finds the cases: two frames of each patient.
+
+    Raises:
+        SalstmError: if the folder has no training patients.
+    """
+    folder, neighbours = arguments.folder, bool(arguments.neighbours)
+    # The folder of the training patients itself will do, but test patients are not trained on by mistake.
+    training = _patients(folder / "training") or (_patients(folder) if folder.name != "testing" else [])
+    if not training:
+        raise not_the_dataset(folder, "ACDC", "training/patient001/, ... (and testing/)")
+    problems: list[str] = []
+    cases: list[tuple[Case, Path]] = []
+    for patients, test in ((training, False), (_patients(folder / "testing"), True)):
+        for patient in patients:
+            cases += _cases(patient, test, neighbours, problems)
+    return Collection(
+        name="ACDC",
+        licence="CC BY-NC-SA 4.0",
+        reference="https://www.creatis.insa-lyon.fr/Challenge/acdc/",
+        channels=("cineMRI",),
+        labels=LABELS,
+        file_ending=ENDING,
+        grouping="patient",
+        cases=without_duplicates(cases, problems),
+        problems=problems,
+        neighbours=neighbours,
+        options={"neighbours": arguments.neighbours},
+    )
+
+
+def _patients(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.is_dir() and _PATIENT.fullmatch(path.name)]
+
+
+def _cases(patient: Path, test: bool, neighbours: bool, problems: list[str]) -> list[tuple[Case, Path]]:
+    try:
+        frames, group = _read_info(patient / "Info.cfg", test)
+    except (OSError, ValueError) as error:
+        problems.append(f"{patient / 'Info.cfg'}: {error}")
+        return []
+    cases: list[tuple[Case, Path]] = []
+    for frame in frames:
+        name = f"{patient.name}_frame{frame:02d}"
+        image, label = patient / f"{name}.nii.gz", patient / f"{name}_gt.nii.gz"
+        missing = [file for file in (image, label) if not file.is_file()]
+        if label in missing and test and image.is_file():
+            # Older downloads have the test images only.
+            cases.append((VolumeCase(name, patient.name, group, test, image, None, {}, neighbours), image))
+        elif missing:
+            problems += [f"{file}: missing, but Info.cfg names frame {frame}" for file in missing]
+        else:
+            mapping = {value: value for value in LABELS.values()}
+            cases.append((VolumeCase(name, patient.name, group, test, image, label, mapping, neighbours), image))
+    return cases
+
+
+def _read_info(file: Path, test: bool) -> tuple[tuple[int, int], str]:
+    """Returns the frames of end-diastole and end-systole, and the patient's group.
+
+    Raises:
+        ValueError: if one of them is not there.
+    """
+    if not file.is_file():
+        raise ValueError("missing; it names the frames and the group")
+    lines = (line.partition(":") for line in file.read_text().splitlines())
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    frames = [values.get(key, "nothing") for key in ("ED", "ES")]
+    if not all(frame.isdecimal() for frame in frames) or int(frames[0]) == int(frames[1]):
+        raise ValueError(f"ED and ES must be two frame numbers, got {frames[0]} and {frames[1]}")
+    group = values.get("Group", "nothing")
+    # The folds are balanced over the groups; test cases are in no fold.
+    if group not in GROUPS and not test:
+        raise ValueError(f"Group must be one of {', '.join(GROUPS)}, got {group}")
+    return (int(frames[0]), int(frames[1])), group

@@ -1,0 +1,149 @@
+"""Synapse multi-organ CT (BTCV): the official volumes, or the slices that TransUNet made of them."""
+
+import argparse
+import importlib.util
+import re
+from pathlib import Path
+
+from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
+from nnunetv2_salstm.converters.transunet import SliceFilesCase, VolumeFileCase
+from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase
+from nnunetv2_salstm.host.errors import SalstmError
+
+ORGANS = (
+    "spleen",
+    "right_kidney",
+    "left_kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior_vena_cava",
+    "portal_and_splenic_vein",
+    "pancreas",
+    "right_adrenal_gland",
+    "left_adrenal_gland",
+)
+# TransUNet's choice, in its order.
+EIGHT_ORGANS = ("aorta", "gallbladder", "left_kidney", "right_kidney", "liver", "pancreas", "spleen", "stomach")
+TRANSUNET_TEST_CASES = (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38)
+_IMAGE = re.compile(r"img(\d{4})\.nii\.gz")
+_LABEL = re.compile(r"label(\d{4})\.nii\.gz")
+_SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
+_STACK = re.compile(r"(case\d{4})\.npy\.h5")
+
+
+def find(arguments: argparse.Namespace) -> Collection:
+    """Finds the cases: a volume each.
+
+    Raises:
+        SalstmError: if the folder has neither layout, or both, or h5py is missing for TransUNet's.
+    """
+    folder = arguments.folder
+    raw = [path for path in (folder, folder / "Training", folder / "RawData" / "Training") if _has_volumes(path)]
+    preprocessed = entries(folder / "train_npz")
+    if raw and preprocessed:
+        raise SalstmError(f"-i {folder} has both the official volumes and train_npz/; give {raw[0]}, or move one away")
+    if raw:
+        return _find_volumes(raw[0], arguments)
+    if preprocessed:
+        return _find_slices(folder, arguments)
+    expected = "RawData/Training/img/img0001.nii.gz, ... and label/, or TransUNet's train_npz/ and test_vol_h5/"
+    raise not_the_dataset(folder, "Synapse (BTCV)", expected)
+
+
+def _collection(arguments: argparse.Namespace, channel: str, organs: int, **found) -> Collection:
+    names = EIGHT_ORGANS if organs == 8 else ORGANS
+    return Collection(
+        name="Synapse",
+        licence="the terms of use at synapse.org, syn3193805",
+        reference="https://www.synapse.org/Synapse:syn3193805",
+        channels=(channel,),
+        labels={"background": 0, **{name: value for value, name in enumerate(names, 1)}},
+        file_ending=ENDING,
+        grouping="patient",
+        neighbours=bool(arguments.neighbours),
+        options={"neighbours": arguments.neighbours, "organs": organs},
+        **found,
+    )
+
+
+def _has_volumes(folder: Path) -> bool:
+    return bool(entries(folder / "img") and entries(folder / "label"))
+
+
+def _find_volumes(training: Path, arguments: argparse.Namespace) -> Collection:
+    organs = arguments.organs or len(ORGANS)
+    kept = EIGHT_ORGANS if organs == 8 else ORGANS
+    mapping = {0: 0, **{value: kept.index(organ) + 1 if organ in kept else 0 for value, organ in enumerate(ORGANS, 1)}}
+    problems: list[str] = []
+    images, labels = (
+        _by_number(training / name, pattern, problems) for name, pattern in (("img", _IMAGE), ("label", _LABEL))
+    )
+    for number in sorted(labels.keys() - images.keys()):
+        problems.append(f"{labels[number]}: a mask must have an image, img{number:04d}.nii.gz is missing in img/")
+    cases: list[tuple[Case, Path]] = []
+    for number, image in images.items():
+        if number not in labels:
+            problems.append(f"{training / 'label' / f'label{number:04d}.nii.gz'}: missing, the mask of {image}")
+            continue
+        name, test = f"case{number:04d}", organs == 8 and number in TRANSUNET_TEST_CASES
+        case = VolumeCase(name, name, "", test, image, labels[number], mapping, bool(arguments.neighbours))
+        cases.append((case, image))
+    if organs == len(ORGANS):
+        # The challenge keeps the labels of its test cases; TransUNet has its own among the labelled ones.
+        for number, image in _by_number(_testing(arguments.folder), _IMAGE, problems).items():
+            name = f"case{number:04d}"
+            cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(arguments.neighbours)), image))
+    return _collection(arguments, "CT", organs, cases=without_duplicates(cases, problems), problems=problems)
+
+
+def _testing(folder: Path) -> Path:
+    return (folder if (folder / "Testing").is_dir() else folder / "RawData") / "Testing" / "img"
+
+
+def _by_number(folder: Path, pattern: re.Pattern[str], problems: list[str]) -> dict[int, Path]:
+    found = {}
+    for file in entries(folder):
+        if match := pattern.fullmatch(file.name):
+            found[int(match[1])] = file
+        elif file.name.endswith((".nii", ENDING)):
+            problems.append(f"{file}: the name must be {folder.name}, four digits and {ENDING}")
+    return found
+
+
+def _find_slices(folder: Path, arguments: argparse.Namespace) -> Collection:
+    if arguments.organs == 13:
+        raise SalstmError(f"--organs 13 needs the official volumes: {folder / 'train_npz'} has TransUNet's 8 organs")
+    problems: list[str] = []
+    cases: list[tuple[Case, Path]] = []
+    neighbours = bool(arguments.neighbours)
+    slices: dict[str, dict[int, Path]] = {}
+    for file in entries(folder / "train_npz"):
+        if match := _SLICE.fullmatch(file.name):
+            slices.setdefault(match[1], {})[int(match[2])] = file
+        elif file.suffix == ".npz":
+            problems.append(f"{file}: the name must be caseNNNN_sliceMMM.npz")
+    for name, files in slices.items():
+        missing = [number for number in range(max(files)) if number not in files]
+        if missing:
+            problems.append(
+                f"{folder / 'train_npz' / f'{name}_slice{missing[0]:03d}.npz'}: missing; "
+                f"the slices of a case must be numbered without a gap, {len(missing)} of {max(files) + 1} are not there"
+            )
+            continue
+        stack = tuple(files[number] for number in range(len(files)))
+        cases.append((SliceFilesCase(name, name, "", False, stack, neighbours), files[0]))
+    volumes = entries(folder / "test_vol_h5")
+    for file in volumes:
+        if match := _STACK.fullmatch(file.name):
+            cases.append((VolumeFileCase(match[1], match[1], "", True, file, neighbours), file))
+        elif file.suffix == ".h5":
+            problems.append(f"{file}: the name must be caseNNNN.npy.h5")
+    if volumes and importlib.util.find_spec("h5py") is None:
+        raise SalstmError('test_vol_h5/ is read with h5py; install it with: pip install "nnunetv2-salstm[convert]"')
+    remark = "TransUNet's files have no spacing: 1 mm was written, so that distances are in voxels, not in mm."
+    return _collection(
+        arguments, "noNorm", 8, cases=without_duplicates(cases, problems), problems=problems, remarks=[remark]
+    )

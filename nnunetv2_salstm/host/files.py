@@ -1,0 +1,67 @@
+"""Files and folders: read with clear errors, never left half-written."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.host.errors import SalstmError
+
+
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """Returns the object in a JSON file; `what` names it in errors.
+
+    Raises:
+        SalstmError: if the file is not there, cannot be read or holds no JSON object.
+    """
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise SalstmError(f"there is no file of {what} at {file}") from None
+    except OSError as error:
+        raise SalstmError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SalstmError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise SalstmError(f"{file} holds no {what}")
+    return values
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a path for a file or folder that becomes `path` when it is complete; an interrupted one is removed."""
+    unfinished = path.with_name(f"unfinished.{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed process left behind.
+    _remove(unfinished)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        _remove(unfinished)
+
+
+def make_once(path: Path, text: str) -> None:
+    """Makes a file, whole, if there is none: of several processes, also on several machines, one does.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    draft = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    draft.write_text(text)
+    try:
+        # Unlike opening and writing, this never shows others an empty file; it works on network file systems.
+        path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

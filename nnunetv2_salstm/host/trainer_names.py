@@ -1,0 +1,58 @@
+"""The grammar of the trainers' names: a name says the modules, the length and the seed of a run."""
+
+import re
+from dataclasses import dataclass
+
+# Which modules a trainer demands by the first part of its name; None is the stock network.
+METHODS: dict[str, dict[str, str] | None] = {
+    "nnUNetTrainerSALSTM_A": {"module": "A"},
+    "nnUNetTrainerSALSTM_B": {"module": "B"},
+    "nnUNetTrainerBDCLSTM": {"module": "bdclstm"},
+    "nnUNetTrainerSALSTMConvControl": {"module": "conv"},
+    "nnUNetTrainerSALSTMOff": None,
+}
+NAME = re.compile(
+    rf"(?P<method>{'|'.join(METHODS)})(_(?P<placement>bottleneck|skips))?(_(?P<frames>25d))?"
+    r"(_(?P<epochs>[1-9]\d*)epochs)?(_(?P<iterations>[1-9]\d*)its)?(_seed(?P<seed>\d+))?"
+)
+NAME_RULE = (
+    f"one of {', '.join(METHODS)}; then optionally, in this order, _bottleneck or _skips, _25d (not for Off), "
+    "_<N>epochs, _<M>its, _seed<S>"
+)
+
+
+@dataclass(frozen=True)
+class TrainerName:
+    """What a trainer's name says; None where it says nothing.
+
+    Attributes:
+        salstm: values of `SALSTMConfig` that the name demands, None for the stock network.
+        epochs: length of the training.
+        iterations: training iterations an epoch.
+        seed: seed of weights and, in this process, augmentation.
+    """
+
+    salstm: dict[str, str] | None
+    epochs: int | None
+    iterations: int | None
+    seed: int | None
+
+    @classmethod
+    def parse(cls, name: str) -> "TrainerName":
+        """Reads a trainer's name.
+
+        Raises:
+            ValueError: if it is no trainer of this package.
+        """
+        match = NAME.fullmatch(name)
+        salstm = METHODS[match["method"]] if match else None
+        if match is None or (salstm is None and (match["placement"] or match["frames"])):
+            raise ValueError(f"the trainer must be {NAME_RULE}; got {name!r}")
+        if match["placement"]:
+            salstm = {**(salstm or {}), "placement": match["placement"]}
+        if match["frames"]:
+            salstm = {**(salstm or {}), "sequence": "frames"}
+        epochs, iterations, seed = (
+            int(match[part]) if match[part] else None for part in ("epochs", "iterations", "seed")
+        )
+        return cls(salstm, epochs, iterations, seed)
