@@ -40,9 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(PRESETS),
         help=f"plans that come with this package, all by default: {', '.join(PRESETS)}",
     )
-    plans.add_argument("--plans", type=Path, metavar="FILE", dest="plans_file", help="nnU-Net plans, e.g. nnUNetPlans.json")
+    plans.add_argument(
+        "--plans", type=Path, metavar="FILE", dest="plans_file", help="nnU-Net plans, e.g. nnUNetPlans.json"
+    )
     add_option(plans, "-d", help="planned data set, by number or name")
-    add_option(parser, "-c", many=True, help="of the plans or data set, e.g. 3d_fullres (default: all in a file of plans)")
+    add_option(
+        parser, "-c", many=True, help="e.g. 3d_fullres (default: all in a file of plans)"
+    )
     add_option(parser, "-p", help="name of the data set's plans (%(default)s)")
     add_option(
         parser,
