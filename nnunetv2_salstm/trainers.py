@@ -19,7 +19,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_salstm.augmentation import synchronise_frames
 from nnunetv2_salstm.checkpoints import UNREADABLE, read_checkpoint
-from nnunetv2_salstm.neighbours import FRAMES, channels_of_a_frame
+from nnunetv2_salstm.config import FRAMES
+from nnunetv2_salstm.neighbours import channels_of_a_frame
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 # Which modules a trainer demands by the first part of its name; None is the stock network.
