@@ -34,7 +34,7 @@ from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, Module
 from nnunetv2_salstm.evaluation.subject import Subject, look_at
 from nnunetv2_salstm.host.cases import find_cases, preprocess
 from nnunetv2_salstm.host.models import Model, make_predictor
-from nnunetv2_salstm.nn import GatedStateAttention, StateAttention, slice_salstm
+from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
 from nnunetv2_salstm.reporting import inspection_figures
@@ -161,12 +161,6 @@ def awaken(network, seed=0):
         torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.5)
 
 
-@pytest.fixture(params=["at_once", "in_turn"])
-def way(request, monkeypatch):
-    """Both ways through the slices."""
-    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", 0 if request.param == "in_turn" else math.inf)
-
-
 def watch(network, *tiles):
     probe = Probe(network)
     with torch.inference_mode(), probe.watching():
@@ -176,11 +170,9 @@ def watch(network, *tiles):
 
 
 def raw_skips(network, x):
-    """The encoder's outputs without the hooks that hand them to the blocks."""
+    """The encoder's outputs before the blocks."""
     blocks = getattr(network, "salstm", None)
-    if blocks is not None and blocks.frames > 1:
-        (x,) = blocks.stack_frames(network.encoder, (x,))
-    return network.encoder.forward(x)
+    return network.encoder(x if blocks is None else blocks.stack_frames(x))
 
 
 def last_states(block, net, x, reverse):
@@ -275,7 +267,7 @@ WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and s
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
-def test_matrices_are_those_of_the_slow_reference(name, way):
+def test_matrices_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
     for block, module, states in watch_with_reference(network, name, x):
         for direction, found in module.attention.items():
@@ -290,7 +282,7 @@ def test_matrices_are_those_of_the_slow_reference(name, way):
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
-def test_gates_are_those_of_the_slow_reference(name, way):
+def test_gates_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
     for parameter in network.salstm.parameters():
         parameter.data *= 3  # some gates are saturated
