@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nnunetv2_salstm.host.frames import FRAMES
-
 FORMAT = 1
 MODULES = ("A", "B", "bdclstm", "conv")
 PLACEMENTS = ("all", "bottleneck", "skips")
 SEQUENCES = ("auto", "slices", "repeat", "frames")
 BOUNDARIES = ("zero", "replicate")
+# What the input's channels hold with sequence "frames": a slice or video frame itself, the one before, the one after.
+FRAMES = ("current", "previous", "next")
 
 
 @dataclass(frozen=True, kw_only=True)

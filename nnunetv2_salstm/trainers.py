@@ -13,9 +13,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_salstm.config import FRAMES
 from nnunetv2_salstm.host.augmentation import synchronise_frames
 from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
-from nnunetv2_salstm.host.frames import FRAMES, channels_of_a_frame
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
 from nnunetv2_salstm.plans import add_to_plans, salstm_of

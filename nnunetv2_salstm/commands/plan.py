@@ -128,14 +128,20 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print(planned: Sequence["Planned"], target: float | None) -> None:
-    from nnunetv2_salstm.tables import markdown_table
+    import pandas
 
-    rows = [["configuration", "patch (voxels)", "batch", "stock (GB)", "with blocks (GB)"]]
-    for one in planned:
-        size = "x".join(map(str, one.values["patch_size"]))
-        rows.append([one.name, size, str(one.values["batch_size"]), f"{one.stock:.2f}", f"{one.gigabytes:.2f}"])
+    from nnunetv2_salstm.reporting.tables import Table, markdown_table
+
+    frame = pandas.DataFrame({
+        "configuration": [one.name for one in planned],
+        "patch (voxels)": ["x".join(map(str, one.values["patch_size"])) for one in planned],
+        "batch": [one.values["batch_size"] for one in planned],
+        "stock (GB)": [one.stock for one in planned],
+        "with blocks (GB)": [one.gigabytes for one in planned],
+    })  # fmt: skip
+    formats = {"stock (GB)": ".2f", "with blocks (GB)": ".2f"}
     print("Memory for training as nnU-Net estimates it:\n")
-    print(f"{markdown_table(rows, text_columns=2)}\n")
+    print(f"{markdown_table(Table(frame, formats=formats, text_columns=2))}\n")
     for one in planned:
         if one.changes:
             print(f"{one.name}: {one.asked:.2f} GB would pass the target of {target:g} GB. Changed:")

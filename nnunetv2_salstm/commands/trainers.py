@@ -65,18 +65,16 @@ def _folder() -> str:
 
 
 def _table(sizes: Sequence["TrainerSize"]) -> str:
-    from nnunetv2_salstm.tables import markdown_table
+    import pandas
+
+    from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
     (stock,) = (size for size in sizes if size.trainer == STOCK)
-    rows = [["trainer", "parameters (M)", "x stock", "memory (GB)", "x stock"]]
-    for size in sizes:
-        rows.append(
-            [
-                size.trainer,
-                f"{size.parameters / 1e6:.2f}",
-                f"{size.parameters / stock.parameters:.2f}",
-                f"{size.gigabytes:.2f}",
-                f"{size.gigabytes / stock.gigabytes:.2f}",
-            ]
-        )
-    return markdown_table(rows)
+    frame = pandas.DataFrame({
+        "trainer": [size.trainer for size in sizes],
+        "parameters (M)": [size.parameters / 1e6 for size in sizes],
+        "x stock": [size.parameters / stock.parameters for size in sizes],
+        "memory (GB)": [size.gigabytes for size in sizes],
+        "memory x stock": [size.gigabytes / stock.gigabytes for size in sizes],
+    })  # fmt: skip
+    return markdown_table(Table(frame, formats=dict.fromkeys(frame.columns[1:], ".2f")))

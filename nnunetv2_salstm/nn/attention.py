@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
-from nnunetv2_salstm.nn.precision import widened, without_autocast
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
 
 
 class StateAttention(nn.Module):
@@ -58,7 +58,7 @@ class StateAttention(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the attention matrix, (B, C, C), and V, (B, C, N), whose product is Y."""
-        c, f, g, h = (widened(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
+        c, f, g, h = (to_float32(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
         query, key, value = self.gate(c + f, g + h, h)
         return self.matrix(query, key), value
 
@@ -95,8 +95,8 @@ class GatedStateAttention(StateAttention):
     def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # One product for the three gates: (3C, C) times (B, C, N).
         linears = (self.q_matrix, self.k_matrix, self.v_matrix)
-        weight = widened(torch.cat([linear.weight for linear in linears]))
-        bias = widened(torch.cat([linear.bias for linear in linears]))
+        weight = to_float32(torch.cat([linear.weight for linear in linears]))
+        bias = to_float32(torch.cat([linear.bias for linear in linears]))
         gates = torch.baddbmm(bias.unsqueeze(-1), weight.expand(value.shape[0], -1, -1), value)
         lq, lk, lv = gates.chunk(3, dim=1)
         return query * lq, key * lk, value * lv
@@ -110,7 +110,7 @@ class StateValue(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the identity, (C, C), and h, (B, C, N)."""
-        value = widened(state.h).flatten(2)
+        value = to_float32(state.h).flatten(2)
         return torch.eye(value.shape[1], dtype=value.dtype, device=value.device), value
 
     def forward(self, state: ConvLSTMState) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, mix_channels
-from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+from nnunetv2_salstm.nn.pooling import add_upsampled, average_pool
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
+from nnunetv2_salstm.nn.slices import SliceSALSTM
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -31,7 +31,8 @@ class SALSTMBlock(nn.Module):
             statistics: there only its affine part is applied.
 
     Raises:
-        ValueError: if the layer does not return `channels` channels, or a stride is below 1.
+        ValueError: if the layer is another one or does not return `channels` channels, or a stride is below 1 or a
+            single number.
 
     Example:
         >>> import torch
@@ -51,11 +52,18 @@ class SALSTMBlock(nn.Module):
         norm: nn.Module | None = None,
     ):
         super().__init__()
+        if not isinstance(layer, (SliceSALSTM, ConvControl)):
+            raise ValueError(
+                f"layer must be a SliceSALSTM or a ConvControl, got {type(layer).__name__}; a SALSTM is wrapped as "
+                "SliceSALSTM(layer)"
+            )
         returned = layer.output_convolution.out_channels
         if returned != channels:
             raise ValueError(f"layer must return {channels} channels as x has, got {returned}")
-        if len(stride) not in CONVOLUTIONS or min(stride) < 1:
-            raise ValueError(f"stride must be 1 to 3 lengths of at least 1 voxel, got {stride}")
+        if isinstance(stride, int) or len(stride) not in CONVOLUTIONS or min(stride) < 1:
+            raise ValueError(
+                f"stride must be 1 to 3 lengths of at least 1 voxel, one for each spatial axis of x, got {stride}"
+            )
         self.channels = channels
         self.stride = tuple(stride)
         self.reduce: Any = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)  # torch: a bias may be missing
@@ -80,18 +88,14 @@ class SALSTMBlock(nn.Module):
         nn.init.zeros_(self.layer.output_convolution.weight)
         nn.init.zeros_(self.layer.output_convolution.bias)
 
-    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
-        """Returns x with the layer's contribution added, (B, channels, *S).
-
-        Args:
-            x: (B, channels, *S).
-            inplace: overwrite x; for inference, where no gradient needs it.
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x, (B, channels, *S), with the layer's contribution added.
 
         Raises:
             ValueError: if x has other channels or axes than the block.
         """
         self.check(x)
-        return add_to_cells(x, self.contribution(x), self.stride, inplace)
+        return add_upsampled(x, self.contribution(x), self.stride)
 
     def check(self, x: Tensor) -> None:
         """Checks channels and axes of x.
@@ -115,7 +119,7 @@ class SALSTMBlock(nn.Module):
 
     def contribution(self, x: Tensor) -> Tensor:
         """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""
-        coarse = average_cells(x, self.stride)
+        coarse = average_pool(x, self.stride)
         with without_autocast(x):
             reduced = mix_channels(coarse, self.reduce.weight, self.reduce.bias)
             return self.apply_layer(self.normalise(reduced))
@@ -133,8 +137,19 @@ class SALSTMBlock(nn.Module):
             x = x if weight is None else x.to(weight.dtype)
             if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
                 # Groups of one channel: the same, in one operation instead of several.
-                return widened(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
-            return widened(self.norm(x))
+                return to_float32(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
+            return to_float32(self.norm(x))
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)
+
+
+def reset_blocks(network: nn.Module) -> None:
+    """Draws every block's parameters anew and makes it what it is at the start.
+
+    For networks that initialise all of their convolutions, those of the blocks with them, as some do at the end of
+    their constructor: the blocks then are no identities any more.
+    """
+    for module in network.modules():
+        if isinstance(module, SALSTMBlock):
+            module.reset_parameters()

@@ -1,27 +1,20 @@
 """The authors' layer for all slices of a volume at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState, convolve, next_state
-from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.salstm import SALSTM, DirectionNet
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
+from nnunetv2_salstm.nn.salstm import SALSTM
 
 BOUNDARIES = ("zero", "replicate")
 SEQUENCES = ("slices", "repeat")
 
-# The CPU takes the slices in turn from this many gate values a slice on: what is between them then fits in its cache
-# (docs/results/in_turn.json). Elsewhere, and for smaller slices, many small operations cost more than that saves.
-LARGE_SLICE = 2**19
-
-# An attention matrix, (B, C, C), and V, (B, C, N).
+# An attention matrix, (B, C, C), and V, (B, C, N); their product is Y.
 Factors = tuple[Tensor, Tensor]
-
-# The order in which the CPU convolves fastest.
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class SliceSALSTM(nn.Module):
@@ -31,8 +24,7 @@ class SliceSALSTM(nn.Module):
     cell(x[z], state_{m-1}[z + 1]) in the reverse one: slice z has then seen the m - 1 slices on either side. With
     steps = 2 the result equals `layer(x[z - 1], x[z], x[z + 1])` for every z; steps = D is the full scan. What the
     authors compute for every triple of slices is shared here: the input half of the gates is convolved once for all
-    steps, the first step has no hidden half, and its states serve the neighbours too. Small slices go at once, large
-    ones in turn on the CPU; the results are the same.
+    steps, the first step has no hidden half, and its states serve the neighbours too.
 
     Args:
         layer: the layer; its spatial_dims are the axes of one slice.
@@ -107,52 +99,22 @@ class SliceSALSTM(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         with without_autocast(x):
-            volume = widened(x).unsqueeze(2) if is_image else widened(x)
-            gates_of_a_slice = 8 * self.layer.hidden_channels * volume[:, 0, 0].numel()
-            # Symbolic in an export with a batch of any size, which a comparison would confine.
-            is_known = isinstance(gates_of_a_slice, int)
-            in_turn = x.device.type == "cpu" and is_known and gates_of_a_slice >= LARGE_SLICE
-            out = (self.in_turn(volume) if in_turn else self.at_once(volume)).to(x.dtype)
-            return out.squeeze(2) if is_image else out
+            volume = to_float32(x).unsqueeze(2) if is_image else to_float32(x)
+            slices = volume.transpose(1, 2).flatten(0, 1)  # (B D, in_channels, *S)
+            state = self.last_state(slices, depth=volume.shape[2])
+            nets = self.layer.forward_net, self.layer.reverse_net
+            directions = zip(*(both.unbind(1) for both in state), strict=True)
+            factors = [net.attention.factors(ConvLSTMState(*own)) for net, own in zip(nets, directions, strict=True)]
+            out = self.join(factors).unflatten(-1, slices.shape[2:]).to(x.dtype)  # (B D, out_channels, *S)
+            return out if is_image else out.unflatten(0, (-1, volume.shape[2])).transpose(1, 2)
 
-    def in_turn(self, x: Tensor) -> Tensor:
-        """Returns the output, (B, out_channels, D, *S), one slice after the other; the same as `at_once`."""
-        slices = [_channels_last(slice_) for slice_ in x.unbind(2)]
-        reverse = [*self.scan(self.layer.reverse_net, reversed(slices))]
-        forward = self.scan(self.layer.forward_net, slices)
-        outputs = [self.join(both) for both in zip(forward, reversed(reverse), strict=True)]
-        return torch.stack(outputs, dim=2).unflatten(-1, x.shape[3:])
+    def last_state(self, slices: Tensor, depth: int) -> ConvLSTMState:
+        """Returns the states after the last step, each (B D, 2, hidden, *S), the directions along axis 1.
 
-    def scan(self, net: DirectionNet, slices: Iterable[Tensor]) -> Iterator[Factors]:
-        """Yields one direction's attention for each of the slices, (B, in_channels, *S), in its order."""
-        cells = net.cells
-        nothing: list[Any] = [None] * len(cells)
-        earlier: list[list[Any]] = []  # the states of the slice before, by step and layer
-        for x in slices:
-            first_gates = cells[0].input_half(x)  # shared by all steps
-            states: list[list[Any]] = []
-            for step in range(self.steps):
-                if step == 0:
-                    before = nothing
-                elif self.sequence == "repeat" or (self.boundary == "replicate" and not earlier):
-                    before = states[-1]
-                else:
-                    before = earlier[step - 1] if earlier else nothing
-                current: list[Any] = []
-                for layer, cell in enumerate(cells):
-                    gates = cell.input_half(current[-1].h) if layer else first_gates
-                    current.append(cell.step(gates, before[layer]))
-                states.append(current)
-            earlier = states
-            yield net.attention.factors(states[-1][-1])
-
-    def at_once(self, x: Tensor) -> Tensor:
-        """Returns the output, (B, out_channels, D, *S), without a loop over slices.
-
-        The directions are an axis of their own inside: states are (B D, 2, hidden, *S).
+        Args:
+            slices: (B D, in_channels, *S).
+            depth: D.
         """
-        depth = x.shape[2]
-        slices = x.transpose(1, 2).flatten(0, 1)  # (B D, in_channels, *S)
         weights = []
         for pair in zip(self.layer.forward_net.cells, self.layer.reverse_net.cells, strict=True):
             inputs = pair[0].in_channels
@@ -179,17 +141,15 @@ class SliceSALSTM(nn.Module):
                     h, c = earlier[layer]
                     gates = split_directions(convolve(h.flatten(1, 2), hidden_weight, groups=2)).add_(gates)
                     states.append(next_state(gates, c, channel_dim=2))
-        nets = self.layer.forward_net, self.layer.reverse_net
-        both = [net.attention.factors(ConvLSTMState(*(x[:, way] for x in states[-1]))) for way, net in enumerate(nets)]
-        return self.join(both).unflatten(-1, x.shape[3:]).unflatten(0, (-1, depth)).transpose(1, 2)
+        return states[-1]
 
     def join(self, factors: Iterable[Factors]) -> Tensor:
-        """Returns Conv1x1([Y_forward ; Y_reverse]), (B, out_channels, N), from the factors of both Y = A V.
+        """Returns Conv1x1([Y_forward ; Y_reverse]), (B D, out_channels, N), from the factors of both Y = A V.
 
         (W A) V in place of W (A V): the product of the two small matrices saves one with all pixels.
         """
-        out = widened(self.output_convolution.bias).unsqueeze(-1)
-        weights = widened(self.output_convolution.weight).flatten(1).chunk(2, dim=1)
+        out = to_float32(self.output_convolution.bias).unsqueeze(-1)
+        weights = to_float32(self.output_convolution.weight).flatten(1).chunk(2, dim=1)
         for weight, (matrix, value) in zip(weights, factors, strict=True):
             out = torch.baddbmm(out, (weight @ matrix).expand(value.shape[0], -1, -1), value)
         return out
@@ -203,37 +163,13 @@ class SliceSALSTM(nn.Module):
         """
         if self.sequence == "repeat":
             return state
-        return _Neighbours.apply(state.unflatten(0, (-1, depth)), self.boundary == "replicate").flatten(0, 1)
-
-
-class _Neighbours(torch.autograd.Function):
-    """The states (B, D, 2, hidden, *S) of the slices before (direction 0) and after (1), without a copy too many."""
-
-    @staticmethod
-    def forward(ctx: Any, state: Tensor, replicate: bool) -> Tensor:
-        ctx.replicate = replicate
-        shifted = torch.zeros_like(state)
-        shifted[:, 1:, 0] = state[:, :-1, 0]
-        shifted[:, :-1, 1] = state[:, 1:, 1]
-        if replicate:
-            shifted[:, 0, 0] = state[:, 0, 0]
-            shifted[:, -1, 1] = state[:, -1, 1]
-        return shifted
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        # The transpose of forward.
-        gradient = torch.zeros_like(gradients[0])
-        gradient[:, :-1, 0] = gradients[0][:, 1:, 0]
-        gradient[:, 1:, 1] = gradients[0][:, :-1, 1]
-        if ctx.replicate:
-            gradient[:, 0, 0] += gradients[0][:, 0, 0]
-            gradient[:, -1, 1] += gradients[0][:, -1, 1]
-        return gradient, None
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=_CHANNELS_LAST.get(x.dim(), torch.contiguous_format))
+        forward, reverse = state.unflatten(0, (-1, depth)).unbind(2)  # (B, D, hidden, *S)
+        first, last = forward.narrow(1, 0, 1), reverse.narrow(1, depth - 1, 1)
+        if self.boundary == "zero":
+            first, last = torch.zeros_like(first), torch.zeros_like(last)
+        before = torch.cat([first, forward.narrow(1, 0, depth - 1)], dim=1)
+        after = torch.cat([reverse.narrow(1, 1, depth - 1), last], dim=1)
+        return torch.stack([before, after], dim=2).flatten(0, 1)
 
 
 def split_directions(gates: Tensor) -> Tensor:

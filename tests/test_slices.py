@@ -1,12 +1,10 @@
 """All slices at once: equal to the layer slice by slice, outputs and gradients."""
 
-import math
-
 import pytest
 import torch
 from closeness import assert_close, gradients
 
-from nnunetv2_salstm.nn import SALSTM, GatedStateAttention, SliceSALSTM, StateValue, slice_salstm
+from nnunetv2_salstm.nn import SALSTM, GatedStateAttention, SliceSALSTM, StateValue
 
 
 def slice_by_slice(layer, volume, steps, boundary):
@@ -25,15 +23,6 @@ def slice_by_slice(layer, volume, steps, boundary):
     return torch.stack(outputs, dim=2)
 
 
-@pytest.fixture(params=["at_once", "in_turn"])
-def way(request, monkeypatch):
-    """Both ways through the slices, and nothing but the one asked for."""
-    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", 0 if request.param == "in_turn" else math.inf)
-    other = "at_once" if request.param == "in_turn" else "in_turn"
-    monkeypatch.setattr(SliceSALSTM, other, None)
-    return request.param
-
-
 def assert_equal_outputs_and_gradients(layer, volume, actual, expected):
     assert_close("output", actual, expected)
     inputs = {"volume": volume, **dict(layer.named_parameters())}
@@ -48,7 +37,7 @@ def assert_equal_outputs_and_gradients(layer, volume, actual, expected):
 @pytest.mark.parametrize("boundary", ["zero", "replicate"])
 @pytest.mark.parametrize("module", ["A", "B", StateValue], ids=["A", "B", "off"])
 @pytest.mark.parametrize(("depth", "steps"), [(1, 2), (1, 3), (2, 2), (2, 3), (5, 2), (5, 3), (5, 5), (3, 7)])
-def test_equals_the_layer_slice_by_slice(depth, steps, module, boundary, way):
+def test_equals_the_layer_slice_by_slice(depth, steps, module, boundary):
     torch.manual_seed(depth + 10 * steps)
     layer = SALSTM(3, 4, 2, kernel_size=3, module=module).double()
     volume = torch.randn(2, 3, depth, 7, 5, dtype=torch.double, requires_grad=True)
@@ -58,7 +47,7 @@ def test_equals_the_layer_slice_by_slice(depth, steps, module, boundary, way):
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stacked_layers_and_all_dimensions(num_layers, spatial_dims, way):
+def test_stacked_layers_and_all_dimensions(num_layers, spatial_dims):
     torch.manual_seed(num_layers)
     layer = SALSTM(3, 4, 2, 3, num_layers, "B", spatial_dims=spatial_dims).double()
     volume = torch.randn(1, 3, 4, *[5, 3, 2][:spatial_dims], dtype=torch.double, requires_grad=True)
@@ -66,7 +55,7 @@ def test_stacked_layers_and_all_dimensions(num_layers, spatial_dims, way):
     assert_equal_outputs_and_gradients(layer, volume, actual, slice_by_slice(layer, volume, 3, "zero"))
 
 
-def test_two_steps_are_the_authors_signature(way):
+def test_two_steps_are_the_authors_signature():
     torch.manual_seed(0)
     layer = SALSTM(3, 4, 2, kernel_size=5, attention_size=50).double()
     volume = torch.randn(1, 3, 4, 9, 8, dtype=torch.double)
@@ -76,7 +65,7 @@ def test_two_steps_are_the_authors_signature(way):
 
 
 @pytest.mark.parametrize("steps", [2, 3])
-def test_repeat_feeds_every_slice_with_itself(steps, way):
+def test_repeat_feeds_every_slice_with_itself(steps):
     torch.manual_seed(1)
     layer = SALSTM(3, 4, 2, 3, module="B").double()
     repeat = SliceSALSTM(layer, steps, sequence="repeat")
@@ -120,21 +109,11 @@ def test_computes_in_float32_under_autocast(sequence, dtype, monkeypatch):
     assert torch.equal(output, expected.to(dtype))
 
 
-def test_one_slice_gives_every_weight_a_gradient(way):
+def test_one_slice_gives_every_weight_a_gradient():
     layer = SliceSALSTM(SALSTM(2, 3, 1, 3, num_layers=2, module="B"))
     layer(torch.randn(1, 2, 1, 4, 4)).sum().backward()
     missing = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
     assert not missing
-
-
-def test_large_slices_go_in_turn(monkeypatch):
-    ways = []
-    for name in ("at_once", "in_turn"):
-        monkeypatch.setattr(SliceSALSTM, name, lambda self, x, name=name: ways.append(name) or x[:, :1])
-    layer = SliceSALSTM(SALSTM(2, 32, 1, 3))
-    for edge in (44, 46):  # 8 * 32 * edge**2 gate values, just below and above 2**19
-        layer(torch.zeros(1, 2, 3, edge, edge))
-    assert ways == ["at_once", "in_turn"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from nnunetv2_salstm.nn.block import SALSTMBlock
-from nnunetv2_salstm.nn.cells import add_to_cells
+from nnunetv2_salstm.nn.pooling import add_upsampled
 
 NUM_FRAMES = 3
 
@@ -30,12 +30,11 @@ class FrameBlock(SALSTMBlock):
         True
     """
 
-    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Returns the current frames with the layer's contribution added, (B, channels, *S).
 
         Args:
             x: (3B, channels, *S), current, previous and next frames.
-            inplace: overwrite the current frames in x; for inference, where no gradient needs them.
 
         Raises:
             ValueError: if x has other channels or axes than the block, or a batch that is no multiple of 3.
@@ -43,7 +42,7 @@ class FrameBlock(SALSTMBlock):
         self.check(x)
         if x.shape[0] % NUM_FRAMES:
             raise ValueError(f"x must be (3B, ...), current, previous and next frames, got {tuple(x.shape)}")
-        return add_to_cells(x[: x.shape[0] // NUM_FRAMES], self.contribution(x), self.stride, inplace)
+        return add_upsampled(x[: x.shape[0] // NUM_FRAMES], self.contribution(x), self.stride)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
         """Returns how many values the convolutions produce for a size in voxels, for all three frames."""
