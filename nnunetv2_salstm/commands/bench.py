@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plans", type=Path, metavar="FILE", dest="plans_file", help="nnU-Net plans, e.g. nnUNetPlans.json"
     )
     add_option(plans, "-d", help="planned data set, by number or name")
-    add_option(
-        parser, "-c", many=True, help="e.g. 3d_fullres (default: all in a file of plans)"
-    )
+    add_option(parser, "-c", many=True, help="e.g. 3d_fullres (default: all in a file of plans)")
     add_option(parser, "-p", help="name of the data set's plans (%(default)s)")
     add_option(
         parser,
