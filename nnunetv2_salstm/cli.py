@@ -1,12 +1,12 @@
 """The command line `nnUNetv2_salstm`; the only place that turns a SalstmError into an exit status."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from nnunetv2_salstm import doctor, patch
 from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, matrix, plan, trainers_path
+from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="SA-LSTM modules as a plugin of stock nnU-Net.")
+def _make_parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description="SA-LSTM modules as a plugin of stock nnU-Net.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('nnunetv2-salstm')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

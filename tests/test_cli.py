@@ -4,10 +4,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnunetv2_salstm import cli
 from nnunetv2_salstm.commands import trainers_path
+from nnunetv2_salstm.commands.options import Parser, add_option
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.versions import require_device
 from nnunetv2_salstm_autoload import trainers_folder
 
 
@@ -42,6 +45,78 @@ def test_help_imports_neither_torch_nor_nnunet(argv):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "usage: nnUNetv2_salstm" in result.stdout
+
+
+def test_help_keeps_the_lines_of_its_text(capsys):
+    for name, command in cli.COMMANDS.items():
+        assert cli.main([name, "--help"]) == 0
+        assert command.__doc__.strip() in capsys.readouterr().out
+
+
+@pytest.fixture
+def parser():
+    """A program with one command that has every shared option."""
+    parser = Parser(prog="program")
+    command = parser.add_subparsers(dest="command").add_parser("one")
+    for flag in ("-d", "-c", "-p", "-tr", "-i", "-o", "-np", "-device", "--overwrite"):
+        add_option(command, flag)
+    add_option(command, "-f", many=True)
+    return parser
+
+
+def test_options_are_nnunets(parser):
+    words = "one -d 027 -c 2d -p P -tr T -f 0 all -i in -o out -np 3 -device cuda:1 --overwrite"
+    assert vars(parser.parse_args(words.split())) == {
+        "command": "one",
+        "dataset": "027",
+        "configuration": "2d",
+        "plans": "P",
+        "trainer": "T",
+        "folds": [0, "all"],
+        "input": Path("in"),
+        "output": Path("out"),
+        "processes": 3,
+        "device": "cuda:1",
+        "overwrite": True,
+    }
+    defaults = parser.parse_args(["one"])
+    assert (defaults.plans, defaults.device, defaults.overwrite) == ("nnUNetPlans", "cpu", False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-d27", "unrecognized arguments: -d27"),
+        ("-dev cpu", "unrecognized arguments: -dev cpu"),
+        ("-evice cpu", "unrecognized arguments: -evice cpu"),
+        ("--over", "unrecognized arguments: --over"),
+        ("-device gpu", "argument -device: must be cpu, cuda, cuda:N or mps, got gpu"),
+        ("-device cuda:", "argument -device: must be cpu, cuda, cuda:N or mps, got cuda:"),
+        ("-f one", "argument -f: must be a number or all, got one"),
+        ("-np 0", "argument -np: must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_options_are_written_in_full_and_errors_show_the_commands_usage(parser, words, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["one", *words.split()])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: program one [-h] [-d DATASET]")
+    assert error.endswith(f"program one: error: {message}\n")
+
+
+def test_device_that_is_not_there(monkeypatch):
+    require_device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SalstmError, match="-device cuda:0 needs a GPU that torch can use, and it finds none; run with"):
+        require_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    require_device("cuda:1")
+    with pytest.raises(SalstmError, match="-device cuda:2 needs a GPU that torch can use, and it finds 2, the first"):
+        require_device("cuda:2")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SalstmError, match="-device mps needs Apple's GPU"):
+        require_device("mps")
 
 
 def test_version(capsys):

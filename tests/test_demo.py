@@ -201,7 +201,7 @@ def test_cuda_without_a_gpu_is_one_line_before_anything_starts(tmp_path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.main(["demo", "--device", "cuda", "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("nnUNetv2_salstm demo: --device cuda needs a GPU")
+    assert captured.err.startswith("nnUNetv2_salstm demo: -device cuda needs a GPU")
     assert (captured.err.count("\n"), captured.out) == (1, "")
     assert not (tmp_path / "out").exists()
 

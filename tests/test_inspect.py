@@ -811,7 +811,7 @@ def test_refuses_folders_it_cannot_write_to(model, images, tmp_path, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_refuses_a_missing_device(model, images, tmp_path, capsys):
     error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out", "--device", "cuda")
-    assert "--device cuda needs a GPU" in error
+    assert "-device cuda needs a GPU" in error
 
 
 def test_an_interrupted_run_leaves_nothing(model, images, tmp_path, monkeypatch, capsys):

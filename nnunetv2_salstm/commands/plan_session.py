@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_salstm.config import SALSTMConfig
@@ -18,7 +19,7 @@ from nnunetv2_salstm.host.fit import Fit, Training
 from nnunetv2_salstm.host.memory import MemoryEstimate
 from nnunetv2_salstm.plans import add_to_plans, salstm_plans_name, without_salstm
 from nnunetv2_salstm.reporting.network_drawing import draw_network
-from nnunetv2_salstm.tables import markdown_table
+from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,16 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print(planned: list[Planned], target: float | None) -> None:
-    rows = [["configuration", "patch (voxels)", "batch", "stock (GB)", "with blocks (GB)"]]
-    for one in planned:
-        size = "x".join(map(str, one.values["patch_size"]))
-        rows.append([one.name, size, str(one.values["batch_size"]), f"{one.stock:.2f}", f"{one.gigabytes:.2f}"])
+    frame = pandas.DataFrame({
+        "configuration": [one.name for one in planned],
+        "patch (voxels)": ["x".join(map(str, one.values["patch_size"])) for one in planned],
+        "batch": [one.values["batch_size"] for one in planned],
+        "stock (GB)": [one.stock for one in planned],
+        "with blocks (GB)": [one.gigabytes for one in planned],
+    })  # fmt: skip
+    formats = {"stock (GB)": ".2f", "with blocks (GB)": ".2f"}
     print("Memory for training as nnU-Net estimates it:\n")
-    print(f"{markdown_table(rows, text_columns=2)}\n")
+    print(f"{markdown_table(Table(frame, formats=formats, text_columns=2))}\n")
     for one in planned:
         if one.changes:
             print(f"{one.name}: {one.asked:.2f} GB would pass the target of {target:g} GB. Changed:")

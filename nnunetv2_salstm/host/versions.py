@@ -13,13 +13,19 @@ PACKAGES = ("nnunetv2-salstm", "nnunetv2", "dynamic-network-architectures", "tor
 
 
 def require_device(device: str) -> None:
-    """Makes sure that torch can use the device, "cpu" or "cuda".
+    """Makes sure that torch can use a device: "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         SalstmError: if it cannot.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SalstmError("--device cuda needs a GPU that torch can use, and it finds none; run with --device cpu")
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if there <= int(index or 0):
+            found = f"it finds {there}, the first is cuda:0" if there else "it finds none; run with -device cpu"
+            raise SalstmError(f"-device {device} needs a GPU that torch can use, and {found}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise SalstmError("-device mps needs Apple's GPU, and torch finds none; run with -device cpu")
 
 
 def require_nnunet_with_trainers_by_name() -> None:
@@ -47,8 +53,8 @@ def describe_hardware(device: str) -> dict[str, str | int]:
 
 
 def _device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
