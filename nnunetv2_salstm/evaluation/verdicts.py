@@ -64,13 +64,13 @@ class Answer:
 
     @property
     def low(self) -> float | None:
-        """Lower end of the 95 % interval of the difference."""
-        return self.estimate.low
+        """Lower end of the 95 % interval of the difference, None where nothing can be decided."""
+        return None if self.verdict == UNDECIDED else self.estimate.low
 
     @property
     def high(self) -> float | None:
-        """Upper end of the 95 % interval of the difference."""
-        return self.estimate.high
+        """Upper end of the 95 % interval of the difference, None where nothing can be decided."""
+        return None if self.verdict == UNDECIDED else self.estimate.high
 
     @property
     def equivalence(self) -> str:
@@ -79,8 +79,8 @@ class Answer:
 
     @property
     def false_claim(self) -> float | None:
-        """Probability that a claim by the sign of the difference is false."""
-        return self.estimate.false_claim
+        """Probability that a claim by the sign of the difference is false, None where nothing can be decided."""
+        return None if self.verdict == UNDECIDED else self.estimate.false_claim
 
 
 @dataclass(frozen=True)
@@ -471,8 +471,8 @@ def _with_advice(answer: Answer, basis: _Basis, repeats: Sequence[Repeat], overl
         advice = f"at the spread seen ({spread:.4f}) about {needed} pairs would show a difference of {margin:g}"
     else:
         advice = f"at the spread seen ({spread:.4f}) no number on these folds would show a difference of {margin:g}"
-    trainings = "pair of trainings" if basis.paired == 1 else "pairs of trainings"
-    return replace(answer, needed=needed, why=f"{basis.paired} {trainings}: train more seeds or folds; {advice}")
+    pairs = _counted(basis.paired, "pair")
+    return replace(answer, needed=needed, why=f"{pairs} of trainings: train more seeds or folds; {advice}")
 
 
 def _repeats(
@@ -537,7 +537,7 @@ def _sentences(found: Compared, words: _Wording) -> list[str]:
         else (f"{words.number(found.ours)} and {words.number(found.theirs)}, ")
     )
     gap = f"difference {words.signed(networks.difference)} ({words.interval(networks.low, networks.high)})"
-    units = f"{networks.estimate.count} {words.unit}"
+    units = _counted(networks.estimate.count, words.unit.removesuffix("s"))
     if found.same_method:
         return [
             f"A/A: {a} is the same method as {b}, trained again: {values}{gap} over {units}. "
@@ -560,7 +560,7 @@ def _sentences(found: Compared, words: _Wording) -> list[str]:
     second = (
         f"The methods: {_says(methods.verdict, a, b, words)}: difference {words.signed(methods.difference or 0.0)} "
         f"({words.interval(methods.low, methods.high)}){_sureness(methods)}; "
-        f"{methods.estimate.count} pairs of trainings"
+        f"{_counted(methods.estimate.count, 'pair')} of trainings"
     )
     if methods.verdict == NOT_SHOWN:
         second += (
@@ -618,12 +618,16 @@ def noise_sentence(repeats: Sequence[Repeat], digits: int = 4) -> str:
     if not gaps:
         return ""
     called = sum(found.networks.p is not None and found.networks.p < ALPHA for found in repeats)
-    pairs = "1 pair" if len(gaps) == 1 else f"{len(gaps)} pairs"
+    pairs = _counted(len(gaps), "pair")
     return (
         f"Noise of this study (A/A): trainings of one method that differ in the seed only differ by "
         f"{median(gaps):.{digits}f} in the median, {max(gaps):.{digits}f} at most ({pairs}; as networks {called} of "
         "them would be called different)."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def p_text(p: float | None) -> str:
