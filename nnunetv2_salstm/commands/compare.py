@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import find_dataset
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import read_json, written_whole
+from nnunetv2_salstm.host.files import read_json, require_writable, written_whole
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_salstm.reporting.comparison import comparison_document, comparison_latex
     from nnunetv2_salstm.reporting.document import to_html, to_terminal
 
+    require_writable([arguments.json, arguments.csv, arguments.latex, arguments.html])
     task = _task_of_trainers(arguments) if arguments.dataset is not None else _task_of_folders(arguments)
     comparison, methods, examples = _compare(arguments, task)
     found = _shown(comparison, methods, examples)
@@ -123,16 +124,11 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for file, text in writers:
         if file is not None:
-            try:
-                with written_whole(file) as unfinished:
-                    unfinished.write_text(text())
-            except OSError as error:
-                raise SalstmError(f"{file} cannot be written: {error.strerror}; choose another place") from None
+            with written_whole(file) as unfinished:
+                unfinished.write_text(text())
             print(f"Written: {file}")
     if not arguments.everything:
-        print(
-            "Labels, other metrics, p-values, trainings and what the numbers mean: --all prints them, --html shows them."
-        )
+        print("Labels, other metrics, p-values, trainings: --all prints them, --html shows them on a page.")
     if comparison.failures:
         raise SalstmError(
             f"{len(comparison.failures)} predictions could not be scored, the first: {comparison.failures[0]}"
