@@ -301,7 +301,7 @@ def test_a_data_set_is_found_by_number_and_by_name(tmp_path, monkeypatch):
     [
         (["--preset", "hippo"], f"--preset must name some of {', '.join(PRESETS)}; got hippo"),
         (["--preset", "acdc2d", "-c", "2d"], "-c needs a data set (-d) or a file of plans"),
-        (["--trainers", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
+        (["-tr", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
         (["--plans", "absent.json"], "there is no file of plans at absent.json"),
         (["--plans", "{broken}"], "is not JSON"),
         (["--plans", "{list}"], "holds no plans"),
@@ -329,8 +329,8 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_one_line(capsys):
-    assert cli.main(["bench", "--device", "cuda"]) == 1
-    assert capsys.readouterr().err.endswith("it finds none; run with --device cpu\n")
+    assert cli.main(["bench", "-device", "cuda"]) == 1
+    assert capsys.readouterr().err.endswith("it finds none; run with -device cpu\n")
 
 
 # Report
@@ -422,7 +422,7 @@ def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     file = tmp_path / "plans" / "nnUNetPlans.json"
     file.parent.mkdir()
     file.write_text(json.dumps(plans))
-    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "--trainers", BASELINE, A]
+    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "-tr", BASELINE, A]
     command += ["--repeats", "2", "--json", "new/bench.json", "--html", "bench.html"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -61,17 +61,9 @@ def _median(value: Any) -> float:
 
 
 def _parameters(checkpoint: Path) -> int:
-    """Returns the number of the network's parameters in a checkpoint, each once however many names it has."""
-    from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+    from nnunetv2_salstm.host.checkpoints import UNREADABLE, count_parameters, read_checkpoint
 
     try:
-        weights = read_checkpoint(checkpoint)["network_weights"]
+        return count_parameters(read_checkpoint(checkpoint)["network_weights"])
     except (OSError, *UNREADABLE) as error:
         raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    unique = {
-        tensor.data_ptr(): tensor.numel()
-        for name, tensor in weights.items()
-        if name.rpartition(".")[2] not in statistics
-    }
-    return sum(unique.values())

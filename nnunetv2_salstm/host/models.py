@@ -70,10 +70,8 @@ class Model:
                 f"{file} is damaged or no checkpoint of nnU-Net ({type(error).__name__}: {reason}); "
                 "name another one with -chk"
             ) from None
-        plans, dataset_json = (
-            PlansManager(read_json(folder / "plans.json", "plans")),
-            read_json(folder / "dataset.json", "a data set"),
-        )
+        plans = PlansManager(read_json(folder / "plans.json", "plans"))
+        dataset_json = read_json(folder / "dataset.json", "dataset.json")
         if configuration_name not in plans.available_configurations:
             raise SalstmError(
                 f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "
