@@ -1,4 +1,4 @@
-"""One of several processes that train networks together: ddp_worker.py RANK PROCESSES RENDEZVOUS RESULT.json [compiled]."""
+"""One of several processes that train networks together: ddp_worker.py RANK PROCESSES RENDEZVOUS RESULT [compiled]"""
 
 import json
 import sys
