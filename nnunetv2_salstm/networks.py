@@ -203,8 +203,8 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
         layer = ConvControl(hidden, hidden, channels, config.kernel_size, reach, spatial_dims=axes)
     else:
         attentions: dict[str, Callable[[int], Attention]] = {
-            "A": partial(StateAttention, tau=config.attention_scale),
-            "B": partial(GatedStateAttention, tau=config.attention_scale),
+            "A": partial(StateAttention, tau=config.attention_scale, form=config.attention),
+            "B": partial(GatedStateAttention, tau=config.attention_scale, form=config.attention),
             "bdclstm": StateValue,
         }
         # A slice of a volume has two axes; an image or signal has its own.
@@ -215,7 +215,7 @@ def build_block(config: SALSTMConfig, encoder: Any, stage: int, cell: tuple[int,
         layer = SliceSALSTM(salstm, config.steps, config.boundary, sequence)
     norm = None if encoder.norm_op is None else encoder.norm_op(hidden, **(encoder.norm_op_kwargs or {}))
     block = FrameBlock if config.frames > 1 else SALSTMBlock
-    return block(channels, layer, cell, norm)
+    return block(channels, layer, cell, norm, config.initial_gain)
 
 
 def _as_config(config: SALSTMConfig | Mapping[str, Any] | None) -> SALSTMConfig:

@@ -60,6 +60,33 @@ def test_equals_the_stock_network_at_the_start(name, kind, module):
     assert not torch.equal(ours(x)[0], stock(x)[0])
 
 
+@pytest.mark.parametrize("module", ["A", "B", "bdclstm", "conv"])
+def test_a_start_above_zero_stays_within_the_scale_of_the_stock_network(module):
+    plan = PLANS["anisotropic"]
+    stock, ours = build(plan), build(plan, {"module": module, "initial_gain": 1.0})
+    state = ours.state_dict()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(state[key], value), key
+    x = torch.randn(2, 2, *plan["patch_size"])
+    for output, reference in zip(ours(x), stock(x), strict=True):
+        assert not torch.equal(output, reference)
+        assert 0.5 < output.std() / reference.std() < 2
+
+
+@pytest.mark.parametrize(("values", "form"), [({}, "authors"), ({"attention": "correlation"}, "correlation")])
+@pytest.mark.parametrize("module", ["A", "B"])
+def test_networks_use_the_attention_of_the_configuration(module, values, form):
+    network = build(PLANS["anisotropic"], {"module": module, "initial_gain": 1.0, **values})
+    for block in network.salstm.values():
+        for net in (block.layer.layer.forward_net, block.layer.layer.reverse_net):
+            assert net.attention.form == form
+    outputs = network(torch.randn(2, 2, *PLANS["anisotropic"]["patch_size"]))
+    sum(output.square().mean() for output in outputs).backward()
+    temperatures = [p for name, p in network.named_parameters() if name.endswith("temperature")]
+    assert len(temperatures) == (2 * len(network.salstm) if form == "correlation" else 0)
+    assert all(p.grad.abs() > 0 for p in temperatures)
+
+
 def test_leaves_the_random_generator_as_the_stock_network_does():
     drawn = []
     for network, arguments in ((PlainConvUNet, {}), (SALSTMPlainConvUNet, {"salstm": {"module": "B"}})):

@@ -1,8 +1,9 @@
-"""The residual block that puts a layer on a coarser grid of a feature map and starts as the identity."""
+"""The residual block that puts a layer on a coarser grid of a feature map."""
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,10 +17,10 @@ INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class SALSTMBlock(nn.Module):
-    """x + upsample(layer(norm(reduce(x)))), the identity at the start.
+    """x + upsample(layer(norm(reduce(x)))), the identity at the start unless initial_gain says otherwise.
 
     `reduce` averages over cells of `stride` voxels and mixes the channels down to the layer's. The layer's last
-    convolution, back to x's channels, starts at zero and runs before the upsampling, where it is cheap. Everything
+    convolution, back to x's channels, runs before the upsampling, where it is cheap. Everything
     between the averaging and the upsampling is float32 on the coarse grid, so that inputs of 1e4 stay finite under
     float16 autocast. Takes every size.
 
@@ -29,10 +30,12 @@ class SALSTMBlock(nn.Module):
         stride: edge lengths of a cell of the coarse grid in voxels, one for each spatial axis of x.
         norm: normalisation of the layer's input, e.g. nn.InstanceNorm3d, or None. A grid of one cell has no
             statistics: there only its affine part is applied.
+        initial_gain: start of the last convolution's weights in units of nnU-Net's own (He et al. 2015, for leaky ReLU
+            of slope 1e-2); 0 makes the block the identity.
 
     Raises:
-        ValueError: if the layer is another one or does not return `channels` channels, or a stride is below 1 or a
-            single number.
+        ValueError: if the layer is another one or does not return `channels` channels, a stride is below 1 or a single
+            number, or initial_gain negative.
 
     Example:
         >>> import torch
@@ -50,6 +53,7 @@ class SALSTMBlock(nn.Module):
         layer: SliceSALSTM | ConvControl,
         stride: tuple[int, ...],
         norm: nn.Module | None = None,
+        initial_gain: float = 0.0,
     ):
         super().__init__()
         if not isinstance(layer, (SliceSALSTM, ConvControl)):
@@ -64,28 +68,37 @@ class SALSTMBlock(nn.Module):
             raise ValueError(
                 f"stride must be 1 to 3 lengths of at least 1 voxel, one for each spatial axis of x, got {stride}"
             )
+        if not initial_gain >= 0:
+            raise ValueError(f"initial_gain must be at least 0, got {initial_gain}")
+        self.initial_gain = initial_gain
         self.channels = channels
         self.stride = tuple(stride)
         self.reduce: Any = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)  # torch: a bias may be missing
         self.norm = norm
         self.layer = layer
-        self.start_as_identity()
+        self.reset_output_convolution()
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}"
+        return f"stride={self.stride}, initial_gain={self.initial_gain}"
 
     def reset_parameters(self) -> None:
-        """Draws every parameter anew and makes the block the identity, as at construction."""
+        """Draws every parameter anew, as at construction."""
         self.reduce.reset_parameters()
         reset_norm = getattr(self.norm, "reset_parameters", None)
         if reset_norm is not None:
             reset_norm()
         self.layer.reset_parameters()
-        self.start_as_identity()
+        self.reset_output_convolution()
 
-    def start_as_identity(self) -> None:
-        """Sets the layer's last convolution to zero, so that the block returns its input."""
-        nn.init.zeros_(self.layer.output_convolution.weight)
+    def reset_output_convolution(self) -> None:
+        """Starts the layer's last convolution as `initial_gain` says."""
+        weight = self.layer.output_convolution.weight
+        if self.initial_gain:
+            nn.init.kaiming_normal_(weight, a=1e-2)
+            with torch.no_grad():
+                weight.mul_(self.initial_gain)
+        else:
+            nn.init.zeros_(weight)
         nn.init.zeros_(self.layer.output_convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
