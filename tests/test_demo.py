@@ -244,12 +244,6 @@ def test_epochs_are_shown_as_nnunet_logs_them(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_a_gpu_is_named_in_nnunets_way(tmp_path):
-    demo = stages._Demo(tmp_path, QUICK, "cuda:2")
-    assert (demo.on_device, demo.environment["CUDA_VISIBLE_DEVICES"]) == (["-device", "cuda"], "2")
-    assert "CUDA_VISIBLE_DEVICES" not in stages._Demo(tmp_path, QUICK, "cuda").environment
-
-
 def test_console_is_never_silent_for_long(monkeypatch, capsys):
     monkeypatch.setattr(stages, "SILENCE", 0.1)
     console = stages._Console(1)

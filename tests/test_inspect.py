@@ -609,7 +609,7 @@ def read(out):
     return report, pictures
 
 
-@pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
     a = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
     control = write_model(tmp_path, "nnUNetTrainerBDCLSTM", {"module": "bdclstm", "placement": "skips"}, dims, seed=1)
@@ -648,7 +648,7 @@ def test_a_stock_model_is_said_to_be_one(tmp_path, capsys):
     assert line in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_checkpoint_that_nnunet_wrote(tmp_path):
     file = DATA / "nnUNetTrainerSALSTM_A_0.1.0.pth"
     arguments = torch.load(file, weights_only=False)["init_args"]

@@ -1,4 +1,4 @@
-"""The rules of import between the rooms of the package (docs/design.md): one way only, and no cycle, not even a lazy one."""
+"""The rules of import between the rooms of the package (docs/design.md): one way, and no cycle, not even a lazy one."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
