@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.trainer_names import METHODS, TrainerName
+from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE
 from nnunetv2_salstm.study.jobs import PLANNERS, Compare, Job, Preprocess, study_folder
 from nnunetv2_salstm.study.locks import gpus_of_this_machine
 from nnunetv2_salstm.study.schema import Method, Study, nearest
@@ -98,12 +98,10 @@ def _check_trainer(study: Study, method: Method) -> None:
     trainer, theirs = method.trainer, _trainers_of_nnunet()
     if trainer not in theirs and not _is_found(trainer):
         ours = [f"{name}{place}" for name, salstm in METHODS.items() for place in _PLACES if salstm or not place]
-        try:
-            TrainerName.parse(trainer)
-        except ValueError as error:
-            raise SalstmError(
-                f"{study.file}: there is no trainer {trainer}{nearest(trainer, [*ours, *theirs])}; {error}"
-            ) from None
+        raise SalstmError(
+            f"{study.file}: there is no trainer {trainer}{nearest(trainer, [*ours, *theirs])}; ours are {NAME_RULE}; "
+            "those of other packages lie in the folders of nnUNet_extTrainer"
+        )
     demanded = [key for key in ("seeds", "epochs", "iterations") if getattr(study, key)]
     if demanded and not method.epochs:
         raise SalstmError(

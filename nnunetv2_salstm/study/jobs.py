@@ -184,6 +184,11 @@ class Train(Job):
     device: str
 
     @property
+    def data(self) -> tuple[str, str, str]:
+        """On what it trains: data set, plans and configuration."""
+        return self.dataset.name, self.plans, self.configuration
+
+    @property
     def folder(self) -> Path:
         """nnU-Net's results of the fold."""
         return self.dataset.results / model_name(self.trainer, self.plans, self.configuration) / f"fold_{self.fold}"
@@ -211,12 +216,12 @@ class Train(Job):
 
     def prepare(self) -> None:
         """Makes nnU-Net's folds, which its first training would make: an array of them is many first trainings."""
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
-
         splits_file = self.dataset.preprocessed / "splits_final.json"
         cases = self.dataset.training_cases
         if self.fold == "all" or splits_file.is_file() or len(cases) < FOLDS:
             return
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
         # It is the other's file that counts where another process was quicker; they are equal.
         with suppress(FileExistsError):
             make_once(splits_file, json.dumps(generate_crossval_split(cases, n_splits=FOLDS), indent=4))

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.jobs import Job, jobs_of
@@ -49,9 +50,10 @@ def _run(job: Job, lock: int) -> int:
     if job.missing() is None:
         return 0
     job.prepare()
-    with hold_gpus(job.resources.gpus) if job.resources.gpus else nullcontext(("", [])) as (gpus, locks):
+    with hold_gpus(job.resources.gpus) as (gpus, locks):
         command = job.command()
         record.start(shlex.join(command))
+        print(f"{job.name}: {shlex.join(command)}\n", end="", flush=True)
         # The programs of this environment first, whether or not it is activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         variables = {"PATH": path, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
@@ -68,13 +70,13 @@ def _run(job: Job, lock: int) -> int:
 
 @contextmanager
 def _process(
-    command: list[str], variables: dict[str, str], log: object, locks: list[int]
-) -> Iterator[subprocess.Popen]:
-    """Starts a command in a process group of its own, which is gone at the end; it holds the locks as long as it lives."""
+    command: list[str], variables: dict[str, str], log: IO[str], locks: list[int]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a command in a process group of its own that is gone at the end; it holds the locks while it lives."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=log,  # type: ignore[call-overload]  # an open file
+        stdout=log,
         stderr=subprocess.STDOUT,
         env={**os.environ, **variables},
         pass_fds=locks,
@@ -94,10 +96,15 @@ def _process(
 def main() -> int:
     """Runs the job that the arguments name."""
 
+    endings = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
     def end(number: int, _frame: object) -> None:
+        # Once: the second signal must not cut short what the first one ends.
+        for ending in endings:
+            signal.signal(ending, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for ending in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for ending in endings:
         signal.signal(ending, end)
     study_file, name, *options = sys.argv[1:]
     jobs = {job.name: job for job in jobs_of(read_study(Path(study_file)))}

@@ -163,8 +163,9 @@ def read_study(file: Path) -> Study:
         raise SalstmError(f"the study file {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SalstmError(f"the study file {file} must hold keys such as name and datasets, got {values!r}")
-    keys = [key.value for key, _ in node.value]
-    reader = _Reader(file, {key.value: key.start_mark.line + 1 for key, _ in node.value})
+    marked = [key for key, _ in getattr(node, "value", [])]
+    keys = [key.value for key in marked]
+    reader = _Reader(file, {key.value: key.start_mark.line + 1 for key in marked})
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise reader.fail(twice, f"{twice} is given twice")
     return reader.study(values)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.study.jobs import Job, unfinished
+from nnunetv2_salstm.study.jobs import Job, study_folder, unfinished
 from nnunetv2_salstm.study.schema import Study
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -40,3 +40,8 @@ def resources_of(study: Study, kind: str) -> dict[str, Any]:
         "slurm_extra": options,
     }
     return {name: value for name, value in values.items() if value}
+
+
+def launch_lock(study: Study) -> Path:
+    """Returns the lock that the process holds which runs a study."""
+    return study_folder(study.name) / "launch.lock"
