@@ -41,7 +41,7 @@ if program in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_preprocess"):
     data = raw(option("-d"))
     folder = root / "preprocessed" / data.name
     (folder / "toy_3d").mkdir(parents=True, exist_ok=True)
-    plans = {{"configurations": {{"3d_fullres": {{"data_identifier": "toy_3d"}}, "2d": {{"data_identifier": "toy_3d"}}}}}}
+    plans = {{"configurations": {{"3d_fullres": {{"data_identifier": "toy_3d"}}}}}}
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     for case in cases(data / "imagesTr"):
         (folder / "toy_3d" / f"{{case}}.pkl").touch()

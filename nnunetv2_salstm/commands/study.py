@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _launch(study: "Study", arguments: argparse.Namespace) -> None:
-    from nnunetv2_salstm.study.check import check_executor, check_folder
+    from nnunetv2_salstm.study.check import check_executor, check_folder, slurm_keeps_accounts
     from nnunetv2_salstm.study.jobs import study_folder
     from nnunetv2_salstm.study.locks import gpus_of_this_machine, holder
     from nnunetv2_salstm.study.workflow import SNAKEFILE, launch_lock
@@ -114,8 +114,8 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
     ]
     if arguments.executor == "slurm":
         command += ["--executor", "slurm", "--jobs", str(arguments.jobs or study.slurm.parallel)]
-        if not (study.slurm.account or any(resources.account for resources in study.resources.values())):
-            command.append("--slurm-no-account")
+        if not slurm_keeps_accounts():
+            command += ["--slurm-status-command", "squeue"]
     else:
         gpus = len(gpus_of_this_machine()) if study.device == "cuda" else 0
         command += ["--cores", str(arguments.jobs or max(1, gpus)), "--resources", f"gpu={gpus}"]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -90,6 +91,12 @@ def check_executor(study: Study, executor: str) -> None:
             )
         if len(gpus) < wanted:
             raise SalstmError(f"resources: train: gpus must be at most {len(gpus)} on this machine, got {wanted}")
+
+
+def slurm_keeps_accounts() -> bool:
+    """Whether Slurm keeps accounts, and can be asked for jobs that have ended; else it forgets them after minutes."""
+    found = shutil.which("sacct")
+    return found is not None and subprocess.run([found, "-X", "-n"], capture_output=True).returncode == 0
 
 
 def _check_trainer(study: Study, method: Method) -> None:
