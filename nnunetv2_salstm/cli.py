@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import doctor, patch
-from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, plan, study, trainers_path
+from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, plan, study, trainers
 from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -21,10 +20,9 @@ COMMANDS = {
     "doctor": doctor,
     "graft": graft,
     "inspect": inspect,
-    "patch": patch,
     "plan": plan,
     "study": study,
-    "trainers-path": trainers_path,
+    "trainers": trainers,
 }
 
 OK, FAILED, INTERRUPTED = 0, 1, 130

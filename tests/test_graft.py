@@ -10,6 +10,7 @@ import torch
 from presets import as_residual_encoder, build, name_of, plans_of, tiny
 from test_checkpoints import GOLDEN, Malicious
 
+from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.grafting import Graft, add_blocks
@@ -147,6 +148,16 @@ def test_plans_take_a_new_name_only_where_the_trainers_name_does_not_say_all(gra
     assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["module"] == module
 
 
+def test_grafted_blocks_start_as_the_identity_whatever_the_default_is(monkeypatch):
+    defaults = {**SALSTMConfig.__init__.__kwdefaults__, "initial_gain": 1.0}
+    monkeypatch.setattr(SALSTMConfig.__init__, "__kwdefaults__", defaults)
+    plan = tiny(2)
+    plans = Graft("nnUNetTrainerSALSTM_A", {}).plans(plans_of(plan), name_of(plan))
+    assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["initial_gain"] == 0
+    with pytest.raises(SalstmError, match=r"--config says initial_gain 0\.5, but grafted blocks start as the identity"):
+        Graft("nnUNetTrainerSALSTM_A", {"initial_gain": 0.5}).plans(plans_of(plan), name_of(plan))
+
+
 def cut_a_convolution(checkpoint):
     key = "decoder.stages.0.convs.0.conv.weight"
     checkpoint["network_weights"][key] = checkpoint["network_weights"][key][:, :7]
@@ -189,8 +200,8 @@ def test_refuses_checkpoints_of_other_networks(damage, message):
 @pytest.mark.parametrize(
     ("graft", "message"),
     [
-        (Graft("nnUNetTrainerSALSTMOff", {}), "--trainer nnUNetTrainerSALSTMOff trains the stock network"),
-        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but --trainer .* demands 'A'"),
+        (Graft("nnUNetTrainerSALSTMOff", {}), "-tr nnUNetTrainerSALSTMOff trains the stock network"),
+        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but -tr .* demands 'A'"),
         (Graft("nnUNetTrainerSALSTM_A", {"reduction": 3}), "reduction must divide the 8 channels"),
         (Graft("nnUNetTrainerSALSTM_A_25d", {}), "input_channels must be a multiple of 3 .* got 1"),
     ],
@@ -255,7 +266,7 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
     file = model / "fold_1" / "mine.pth"
     (model / "fold_1" / "checkpoint_final.pth").rename(file)
     (tmp_path / "values.json").write_text('{"steps": 3}')
-    words = ["--config", tmp_path / "values.json", "--trainer", "nnUNetTrainerSALSTM_B_9epochs"]
+    words = ["--config", tmp_path / "values.json", "-tr", "nnUNetTrainerSALSTM_B_9epochs"]
     assert graft(file, "-o", tmp_path / "out", *words) == 0
     made = "nnUNetTrainerSALSTM_B_9epochs__nnUNetPlansSALSTM_B__2d/fold_1/checkpoint_final.pth"
     (result,) = (tmp_path / "out").glob(f"*/{made}")
@@ -275,7 +286,7 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
 
 
 def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, capsys):
-    assert graft(model, "-o", tmp_path / "out", "--trainer", "nnUNetTrainerSALSTM_A_5epochs") == 0
+    assert graft(model, "-o", tmp_path / "out", "-tr", "nnUNetTrainerSALSTM_A_5epochs") == 0
     assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
 
 
@@ -321,7 +332,7 @@ def config(text):
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),
-        (lambda model: ["--trainer", "nnUNetTrainerSALSTM_C"], "--trainer must be one of nnUNetTrainerSALSTM_A,"),
+        (lambda model: ["-tr", "nnUNetTrainerSALSTM_C"], "-tr must be one of nnUNetTrainerSALSTM_A,"),
         (lambda model: ["--config", model / "none.json"], "there is no file of SA-LSTM values at"),
         (config("{"), "values.json is not JSON"),
         (config('{"step": 3}'), "values.json: salstm takes module, placement, .* got 'step'"),

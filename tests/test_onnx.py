@@ -10,7 +10,7 @@ import torch
 from presets import as_residual_encoder, build, tiny
 from torch import nn
 
-from nnunetv2_salstm.nn import SALSTM, FrameBlock, SALSTMBlock, SliceSALSTM, slice_salstm
+from nnunetv2_salstm.nn import SALSTM, FrameBlock, SALSTMBlock, SliceSALSTM
 
 DATA = Path(__file__).with_name("data")
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to" / "export-onnx.md"
@@ -121,8 +121,7 @@ def test_residual_encoders_equal_pytorch(dims, salstm, channels, tmp_path):
 
 
 @pytest.mark.slow
-def test_large_slices_in_turn(monkeypatch, tmp_path):
-    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", 0)
+def test_the_end_slice_again_beyond_the_ends(tmp_path):
     torch.manual_seed(0)
     layer = SliceSALSTM(SALSTM(4, 4, 3, 3, module="B"), boundary="replicate").eval()
     x = torch.randn(2, 1, 4, 3, 6, 6)

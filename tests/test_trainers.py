@@ -1,5 +1,6 @@
 """The trainers: names, what they set, and what they refuse."""
 
+import ast
 import pickle
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_salstm import networks, trainers
 from nnunetv2_salstm.host import frames as neighbours
 from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
-from nnunetv2_salstm.host.trainer_names import TrainerName
+from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName
 from nnunetv2_salstm.plans import salstm_of
 from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
+from nnunetv2_salstm_autoload import trainers_folder
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,18 @@ def test_names(name, expected):
     assert issubclass(trainer, nnUNetTrainer)
     assert get_trainer(name) is trainer
     assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+def test_the_source_that_nnunet_reads_names_the_trainers():
+    source = (Path(trainers_folder()) / "nnunetv2_salstm_trainers.py").read_text()
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    assert [node.name for node in classes] == list(METHODS) == list(DESCRIPTIONS)
+    assert {ast.unparse(base) for node in classes for base in node.bases} == {"nnUNetTrainer"}
+    shown: dict = {"__name__": "nnunetv2_salstm_trainers"}
+    exec(source, shown)
+    for name in METHODS:
+        assert name not in shown
+        assert shown["__getattr__"](name) is get_trainer(name)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +233,24 @@ def test_refuses_checkpoints_of_another_configuration(make, tmp_path, saved, sal
     other.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
     with pytest.raises(ValueError, match=message):
         trainer.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+
+
+@pytest.mark.parametrize("change", [{"initial_gain": 0.5}, {"format": 1}], ids=str)
+def test_continues_a_checkpoint_of_another_start_or_an_older_format(make, tmp_path, change):
+    other, trainer = make("nnUNetTrainerSALSTM_A"), make("nnUNetTrainerSALSTM_A")
+    for each in (other, trainer):
+        each.initialize()
+    file = tmp_path / "checkpoint_latest.pth"
+    other.save_checkpoint(str(file))
+    checkpoint = torch.load(file, weights_only=False)
+    arguments = checkpoint["init_args"]
+    architecture = arguments["plans"]["configurations"][arguments["configuration"]]["architecture"]
+    salstm = architecture["arch_kwargs"]["salstm"]
+    salstm.update(change)
+    if change == {"format": 1}:
+        del salstm["initial_gain"], salstm["attention"]
+    torch.save(checkpoint, file)
+    trainer.load_checkpoint(str(file))
 
 
 def test_refuses_a_results_folder_of_another_configuration(make):

@@ -1,6 +1,5 @@
 """ACDC: short-axis cine MRI of 150 hearts, labelled at end-diastole and end-systole."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -12,13 +11,16 @@ GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 _PATIENT = re.compile(r"patient\d{3}")
 
 
-def find(arguments: argparse.Namespace) -> Collection:
+def find(folder: Path, neighbours: int = 0) -> Collection:
     """Finds the cases: two frames of each patient.
+
+    Args:
+        folder: the official one.
+        neighbours: 1 for the previous and next slice as further channels.
 
     Raises:
         SalstmError: if the folder has no training patients.
     """
-    folder, neighbours = arguments.folder, bool(arguments.neighbours)
     # The folder of the training patients itself will do, but test patients are not trained on by mistake.
     training = _patients(folder / "training") or (_patients(folder) if folder.name != "testing" else [])
     if not training:
@@ -27,7 +29,7 @@ def find(arguments: argparse.Namespace) -> Collection:
     cases: list[tuple[Case, Path]] = []
     for patients, test in ((training, False), (_patients(folder / "testing"), True)):
         for patient in patients:
-            cases += _cases(patient, test, neighbours, problems)
+            cases += _cases(patient, test, bool(neighbours), problems)
     return Collection(
         name="ACDC",
         licence="CC BY-NC-SA 4.0",
@@ -38,8 +40,8 @@ def find(arguments: argparse.Namespace) -> Collection:
         grouping="patient",
         cases=without_duplicates(cases, problems),
         problems=problems,
-        neighbours=neighbours,
-        options={"neighbours": arguments.neighbours},
+        neighbours=bool(neighbours),
+        options={"neighbours": neighbours},
     )
 
 

@@ -2,11 +2,13 @@
 
 import errno
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # All that nnU-Net's checkpoints hold besides tensors and plain values: numbers of numpy.
 SAFE_GLOBALS: list[Any] = [
@@ -44,3 +46,14 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if "network_weights" not in checkpoint:
         raise KeyError("network_weights")
     return checkpoint
+
+
+def count_parameters(weights: Mapping[str, Tensor]) -> int:
+    """Returns the number of the network's parameters in a checkpoint's weights, each once however many names it has."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    unique = {
+        tensor.data_ptr(): tensor.numel()
+        for name, tensor in weights.items()
+        if name.rpartition(".")[2] not in statistics
+    }
+    return sum(unique.values())

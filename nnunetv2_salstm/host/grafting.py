@@ -37,14 +37,19 @@ class Graft:
             SalstmError: if values and name contradict each other, or do not fit the network.
         """
         demanded = self._demanded_by_the_trainer()
+        if self.values.get("initial_gain", 0) != 0:
+            gain = self.values["initial_gain"]
+            raise SalstmError(
+                f"--config says initial_gain {gain!r}, but grafted blocks start as the identity; leave it out"
+            )
         for name, value in (demanded or {}).items():
             if self.values.get(name, value) != value:
                 raise SalstmError(
-                    f"--config says {name} {self.values[name]!r} but --trainer {self.trainer} demands {value!r}; "
+                    f"--config says {name} {self.values[name]!r} but -tr {self.trainer} demands {value!r}; "
                     "change one of them"
                 )
         try:
-            ours = add_to_plans(plans, configuration, {**(demanded or {}), **self.values})
+            ours = add_to_plans(plans, configuration, {**(demanded or {}), **self.values, "initial_gain": 0.0})
         except ValueError as error:
             raise SalstmError(str(error)) from None
         if self.values or demanded is None:
@@ -63,7 +68,7 @@ class Graft:
         except ValueError:
             return None
         if demanded is None:
-            raise SalstmError(f"--trainer {self.trainer} trains the stock network; name one that trains SA-LSTM blocks")
+            raise SalstmError(f"-tr {self.trainer} trains the stock network; name one that trains SA-LSTM blocks")
         return demanded
 
 

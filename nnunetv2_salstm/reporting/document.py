@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
@@ -120,6 +121,17 @@ def made_with(command: str, *about: Mapping[str, str | int]) -> list[str]:
     return [f"Made by `{command}`", *([known] if known else [])]
 
 
+def picture_files(blocks: Sequence[Block]) -> dict[str, bytes]:
+    """Returns the pictures that are also files, by their addresses beside the document."""
+    found: dict[str, bytes] = {}
+    for block in blocks:
+        if isinstance(block, Figure) and block.file:
+            found[block.file] = block.png or block.svg.encode()
+        elif isinstance(block, Section):
+            found |= picture_files(block.blocks)
+    return found
+
+
 def to_terminal(document: Document, width: int | None = None) -> str:
     """Returns the document as plain text without figures, folded sections and footer.
 
@@ -195,7 +207,7 @@ def _markdown(blocks: Sequence[Block], level: int) -> list[str]:
             parts += [block.caption] if block.caption else []
             parts.append(markdown_table(block))
         elif isinstance(block, Figure) and block.file:
-            parts.append(f"![{block.description}]({block.file})")
+            parts.append(f"![{block.description}]({quote(block.file)})")
             parts += [block.caption] if block.caption else []
         elif isinstance(block, Section):
             parts += [f"{'#' * level} {block.title}", *_markdown(block.blocks, level + 1)]
