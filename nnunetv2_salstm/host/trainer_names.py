@@ -37,8 +37,8 @@ NAME_RULE = (
     f"one of {', '.join(METHODS)}; then optionally, in this order, _bottleneck or _skips, _25d (not for Off), "
     "_<N>epochs, _<M>its, _seed<S>"
 )
-# The length of nnU-Net's own training where a trainer's name says none.
-DEFAULT_EPOCHS = 1000
+_SEED = re.compile(r"_seed(\d+)$")
+_LENGTH = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?$")
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,21 @@ def name_of_run(name: str, epochs: int | None, iterations: int | None, seed: int
 def epochs_of(name: str) -> int:
     """Returns how many epochs any trainer trains, as far as its name says: nnU-Net's own end in _5epochs, too."""
     match = re.search(r"_([1-9]\d*)epochs(_|$)", name)
-    return int(match[1]) if match else DEFAULT_EPOCHS
+    return int(match[1]) if match else NNUNETS_EPOCHS
+
+
+def split_seed(name: str) -> tuple[str, str]:
+    """Returns a trainer's name without its seed, and the seed, "" where it says none."""
+    match = _SEED.search(name)
+    return (name[: match.start()], match[1]) if match else (name, "")
+
+
+def without_length(name: str) -> str:
+    """Returns a trainer's name without what it says about the length of the training."""
+    return _LENGTH.sub("", name)
+
+
+def are_one_method(name: str, other: str) -> bool:
+    """Whether two trainers without their seeds train alike: the stock network has two names."""
+    ours, theirs = (re.sub(r"^nnUNetTrainerSALSTMOff", "nnUNetTrainer", text) for text in (name, other))
+    return ours == theirs
