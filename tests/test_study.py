@@ -238,18 +238,16 @@ def test_status_says_how_long_the_rest_takes(folders, tmp_path):
     study = read_study(written(tmp_path, test=False, epochs=10))
     jobs = jobs_of(study)
     first, second = (job for job in jobs if isinstance(job, Train))
-    first.folder.mkdir(parents=True)
-    lines = [f"12:00: Epoch {epoch}\n12:00: Epoch time: 90.0 s\n" for epoch in range(4)]
-    (first.folder / "training_log_1.txt").write_text("".join(lines))
     # 6 and 10 epochs of 90 s; the second is like the first.
-    assert status_of(study, jobs).left == (
+    seconds = {first.name: [90.0] * 4, second.name: []}
+    assert status_of(study, jobs, seconds).left == (
         "Time left: about 24 min with 1 at once, 24 min of work in 2 jobs, and 3 jobs of which nothing like them has "
         "run yet."
     )
     for job in (first, second):
         job.folder.mkdir(parents=True, exist_ok=True)
         finish_training(job)
-    assert "Time left: not known, as nothing like" in status_of(study, jobs).left
+    assert "Time left: not known, as nothing like" in status_of(study, jobs, seconds).left
 
 
 @pytest.mark.parametrize(

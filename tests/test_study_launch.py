@@ -10,11 +10,12 @@ from contextlib import ExitStack
 import pytest
 from toy_study import Toys
 
-from nnunetv2_salstm.study.jobs import Job, jobs_of
+from nnunetv2_salstm.evaluation.runs import TrainingLog
+from nnunetv2_salstm.study.jobs import Job, Train, jobs_of
 from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
 from nnunetv2_salstm.study.run import run_job
 from nnunetv2_salstm.study.schema import read_study
-from nnunetv2_salstm.study.status import status_of
+from nnunetv2_salstm.study.status import Status, status_of
 
 OFF, A = "nnUNetTrainerSALSTMOff_3epochs", "nnUNetTrainerSALSTM_A_3epochs"
 snakemake = pytest.mark.skipif(
@@ -49,9 +50,14 @@ def jobs(toys) -> list[Job]:
     return jobs_of(read_study(toys.file))
 
 
+def status(toys: Toys, jobs: list[Job]) -> Status:
+    logs = {job.name: TrainingLog.read(job.folder) for job in jobs if isinstance(job, Train)}
+    return status_of(read_study(toys.file), jobs, {name: [*log.epoch_seconds.values()] for name, log in logs.items()})
+
+
 def states(toys: Toys, jobs: list[Job]) -> dict[str, str]:
     """Returns the states of each kind of job that there are any of."""
-    counts = status_of(read_study(toys.file), jobs).counts
+    counts = status(toys, jobs).counts
     return {kind: " ".join(f"{n} {state}" for state, n in row.items() if n) for kind, row in counts.items()}
 
 
@@ -78,9 +84,9 @@ def test_a_job_that_fails_says_why_and_keeps_what_is_there(toys, jobs, capfd):
     assert f"{training.name}: it ended with status 3: nnUNetv2_train 901 3d_fullres 0" in error
     assert "no more memory" in error
     assert (training.folder / "checkpoint_latest.pth").is_file()
-    status = status_of(read_study(toys.file), jobs)
-    assert status.counts["train"] == {"finished": 0, "running": 0, "failed": 1, "interrupted": 0, "missing": 1}
-    ((why, lines),) = status.failed.items()
+    found = status(toys, jobs)
+    assert found.counts["train"] == {"finished": 0, "running": 0, "failed": 1, "interrupted": 0, "missing": 1}
+    ((why, lines),) = found.failed.items()
     assert why.startswith(f"{training.name}: ended with status 3, and there is no ")
     assert lines == ["no more memory", f"({training.record.log})"]
 
@@ -110,8 +116,7 @@ def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(
     words = [toys.python, "-m", "nnunetv2_salstm.study.run", toys.file, training.name]
     process = subprocess.Popen(words, env=toys.environment(), stdout=subprocess.DEVNULL)
     wait_until((training.folder / "checkpoint_best.pth").is_file)
-    status = status_of(read_study(toys.file), jobs)
-    assert status.running == [f"{training.name}, {training.record.holder()}, epoch 1 of 3"]
+    assert status(toys, jobs).running == [f"{training.name}, {training.record.holder()}, epoch 1 of 3"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
     assert training.record.holder() is None

@@ -70,7 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.status:
         _print_status(study, jobs)
     elif arguments.report:
-        raise NotImplementedError
+        from nnunetv2_salstm.commands.study_report import write_report
+
+        write_report(study, jobs)
     else:
         check_study(study, jobs)
         if arguments.dry_run:
@@ -151,10 +153,13 @@ def _print_commands(jobs: "Sequence[Job]") -> None:
 def _print_status(study: "Study", jobs: "Sequence[Job]") -> None:
     import pandas
 
+    from nnunetv2_salstm.evaluation.runs import TrainingLog
     from nnunetv2_salstm.reporting.tables import Table, markdown_table
+    from nnunetv2_salstm.study.jobs import Train
     from nnunetv2_salstm.study.status import status_of
 
-    status = status_of(study, jobs)
+    logs = {job.name: TrainingLog.read(job.folder) for job in jobs if isinstance(job, Train)}
+    status = status_of(study, jobs, {name: list(log.epoch_seconds.values()) for name, log in logs.items()})
     counts = pandas.DataFrame(status.counts).T.rename_axis("job")
     print(markdown_table(Table(counts, index=True)))
     for sentence in status.running:

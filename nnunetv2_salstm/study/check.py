@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE
-from nnunetv2_salstm.study.jobs import PLANNERS, Compare, Job, Preprocess, study_folder
+from nnunetv2_salstm.study.jobs import PLANNERS, Job, Preprocess, study_folder
 from nnunetv2_salstm.study.locks import gpus_of_this_machine
 from nnunetv2_salstm.study.schema import Method, Study, nearest
 
@@ -35,9 +35,6 @@ def check_study(study: Study, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if isinstance(job, Preprocess):
             _check_plans(study, job)
-    compares = any(isinstance(job, Compare) for job in jobs)
-    if compares and importlib.util.find_spec("monai") is None:
-        raise SalstmError('compare needs MONAI; install it with: pip install "nnunetv2-salstm[compare]"')
 
 
 def check_folder(study: Study) -> None:

@@ -460,14 +460,14 @@ class _Models:
         )
 
     def _comparison(self, trainings: list[Train], runs: list[str]) -> Compare:
-        arguments = [self.dataset.number, "-c", self.configuration, "--trainers", *runs]
+        arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
         arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
         return self._compare("validation", trainings, arguments, [job.summary for job in trainings])
 
     def _comparison_of_test_cases(self, predictions: list[Predict]) -> Compare:
         raw = self.dataset.raw
         folders = dict.fromkeys(f"{job.trainer}={job.output}" for job in predictions)
-        arguments = ["--reference", str(raw / "labelsTs"), "--predictions", *folders]
+        arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
         arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
         return self._compare("test", predictions, arguments, [file for job in predictions for file in job.predictions])
 
