@@ -53,6 +53,14 @@ def start(host: Host, *words: object) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def trainings_below(root: Path) -> list[int]:
+    """Returns the numbers of nnU-Net's processes that jobs of study files below a folder have started."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    jobs = [line.split() for line in listed.splitlines() if "-m nnunetv2_salstm.study.run" in line]
+    jobs = [words for words in jobs if words[-2].startswith(str(root)) and words[1].endswith("python")]
+    return [int(n) for job, *_ in jobs for n in Path(f"/proc/{job}/task/{job}/children").read_text().split()]
+
+
 def report_of(host: Host) -> dict:
     """Returns the study's report but what trainings took."""
     values = json.loads((host.results / "studies" / "demo_cpu" / "report.json").read_text())
@@ -89,11 +97,8 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     launcher = start(host, file, "--jobs", "2")
     trainings = host.results.glob
     wait_until(lambda: [*trainings("Dataset*/*/fold_*/training_log_*.txt")] or launcher.poll() is not None, 240)
-    running = [
-        int(line.split()[0])
-        for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
-        if "nnUNetv2_train" in line and str(host.root) in Path(f"/proc/{line.split()[0]}/environ").read_text()
-    ]
+    running = trainings_below(tmp_path)
+    assert running
     os.killpg(launcher.pid, signal.SIGKILL)
     for number in running:
         os.killpg(number, signal.SIGKILL)

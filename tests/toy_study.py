@@ -152,7 +152,7 @@ class Toys:
     def run(self, *words: object) -> tuple[int, str]:
         """Runs it, and returns its status and what it printed."""
         process = self.start(*words)
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=300)[0]
         return process.returncode, printed
 
     def calls(self, event: str = "start") -> list[list[str]]:

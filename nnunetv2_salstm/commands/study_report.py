@@ -40,7 +40,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     comparisons = [job for job in jobs if isinstance(job, Compare)]
     if not comparisons:
         raise SalstmError(f"{study.file} compares nothing, as it names one trainer; name a second to compare with")
-    places, missing = _read(comparisons)
+    places, missing = _read(study, comparisons)
     if not places:
         raise SalstmError(
             f"none of the {len(comparisons)} comparisons of {study.name} is there yet; make them with: "
@@ -61,7 +61,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
         print(f"Not complete: {len(missing)} of {len(comparisons)} comparisons are missing.")
 
 
-def _read(comparisons: Sequence[Compare]) -> tuple[dict[str, tuple[Compare, Comparison]], dict[str, str]]:
+def _read(study: Study, comparisons: Sequence[Compare]) -> tuple[dict[str, tuple[Compare, Comparison]], dict[str, str]]:
     """Returns the comparisons that are finished, by what readers call their place, and why others are not."""
     places, missing = {}, {}
     for job in comparisons:
@@ -69,8 +69,12 @@ def _read(comparisons: Sequence[Compare]) -> tuple[dict[str, tuple[Compare, Comp
         if reason := job.missing():
             # Where the folder is on this machine is of no use to readers.
             missing[name] = reason.replace(f"{nnunet_folder('nnUNet_results')}/", "")
-        else:
+            continue
+        try:
             places[name] = job, Comparison.read(Path(f"{job.report}.json"))
+        except SalstmError as error:
+            again = f"remove it and run the study again: nnUNetv2_salstm study {study.file}"
+            raise SalstmError(f"{error}; {again}") from None
     return places, missing
 
 

@@ -421,7 +421,7 @@ class _Models:
             predictions += [self._prediction(trainings[run], part, parts) for part in range(parts)]
         all_trainings = [job for jobs in trainings.values() for job in jobs]
         jobs: list[Job] = [*all_trainings, *predictions]
-        if len(trainings) < 2:
+        if len(study.trainers) < 2:
             return jobs
         jobs.append(self._comparison(all_trainings, list(trainings)))
         if predictions and (self.dataset.raw / "labelsTs").is_dir():
