@@ -11,14 +11,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from nnunetv2_salstm.commands.convert import DATASET_IDS
 from nnunetv2_salstm.converters import acdc, cvc_clinicdb, isic2018, synapse
-from nnunetv2_salstm.converters.case import BadCase, Case, Collection
-from nnunetv2_salstm.converters.dataset import MADE_BY, Target
+from nnunetv2_salstm.converters.case import Case, Collection
+from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
 from nnunetv2_salstm.converters.splits import split
 from nnunetv2_salstm.converters.summary import Facts, summarise
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile
 
 FINDERS = {"acdc": acdc.find, "isic2018": isic2018.find, "cvc-clinicdb": cvc_clinicdb.find, "synapse": synapse.find}
 DEFAULT_PROCESSES = 8
@@ -44,6 +46,8 @@ def run_convert(arguments: argparse.Namespace) -> None:
     target.require_free(arguments.folder, settings, arguments.overwrite)
     if collection.problems and not (arguments.skip_bad or arguments.dry_run):
         raise _refused(collection.problems)
+    if not _training(collection.cases):
+        raise _nothing_left(arguments.folder, collection.problems)
     if not (arguments.skip_bad or collection.problems):
         # Before the long work; with cases to leave out it is not known yet which there will be.
         target.require_splits(split(_training(collection.cases)), arguments.overwrite)
@@ -57,11 +61,12 @@ def run_convert(arguments: argparse.Namespace) -> None:
         if problems and not arguments.skip_bad:
             raise _refused(problems)
         if not _training(cases):
-            raise _refused([*problems, f"-i {arguments.folder} has no training case that is not bad"])
+            raise _nothing_left(arguments.folder, problems)
         splits = split(_training(cases))
         target.require_splits(splits, arguments.overwrite)
         if not arguments.dry_run:
-            target.finish(collection, cases, splits)
+            files = {file for case in cases for file in facts[case.name].files}
+            target.finish(collection, files, len(_training(cases)), splits)
     print(f"{target.folder.name}\n{summarise(collection, facts, problems, splits)}")
     if arguments.dry_run:
         print("Dry run: nothing was written.")
@@ -81,11 +86,12 @@ class _Work:
         """Returns the case's facts, or why it is bad."""
         try:
             content = case.read()
-        except BadCase as error:
+        except BadFile as error:
             return str(error)
+        files = files_of(case, content, self.ending)
         if self.target is not None:
-            self.target.write_case(case, content, self.ending)
-        return Facts.of(content, self.labels)
+            self.target.write_case(files, content.geometry)
+        return Facts.of(content, self.labels, files)
 
 
 def _convert(collection: Collection, work: _Work, arguments: argparse.Namespace) -> tuple[dict[str, Facts], list[str]]:
@@ -164,9 +170,14 @@ def _refused(problems: Sequence[str]) -> SalstmError:
     return SalstmError(f"{len(problems)} problems; {ways_out}:{lines}")
 
 
+def _nothing_left(folder: Path, problems: Sequence[str]) -> SalstmError:
+    reasons = "".join(f"\n  {problem}" for problem in problems) or " nothing in it was recognised"
+    return SalstmError(f"-i {folder} has no training case that can be converted:{reasons}")
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns what writing fails with into a SalstmError; what fails in reading is a BadCase before it gets here."""
+    """Turns what writing fails with into a SalstmError; what fails in reading is a BadFile before it gets here."""
     try:
         yield
     except OSError as error:
