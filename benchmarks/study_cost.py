@@ -636,11 +636,11 @@ def main(words=None):
     arguments = parser.parse_args(words)
 
     from nnunetv2_salstm.host.versions import package_versions
-    from nnunetv2_salstm.reporting.bench import Report
+    from nnunetv2_salstm.evaluation.benchmark import Benchmark
     from nnunetv2_salstm.study.study import read_study
 
     studies = [read_study(file) for file in arguments.studies]
-    reports = [Report.from_json(file.read_text()) for file in arguments.bench]
+    reports = [Benchmark.from_json(file.read_text()) for file in arguments.bench]
     with empty_datasets():
         result, jobs = estimate(studies, reports, arguments.hours)
     for name, table in tables(result).items():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from nnunetv2_salstm import doctor, patch
-from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, matrix, plan, trainers_path
+from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, matrix, plan, trainers
 from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -23,7 +23,7 @@ COMMANDS = {
     "matrix": matrix,
     "patch": patch,
     "plan": plan,
-    "trainers-path": trainers_path,
+    "trainers": trainers,
 }
 
 OK, FAILED, INTERRUPTED = 0, 1, 130

@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.commands import trainers_path
 from nnunetv2_salstm.commands.options import Parser, add_option
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.versions import require_device
-from nnunetv2_salstm_autoload import trainers_folder
 
 
 def test_every_command_has_help_and_both_functions():
@@ -23,20 +21,10 @@ def test_every_command_has_help_and_both_functions():
 
 @pytest.mark.parametrize(
     "argv",
-    [
-        ["--help"],
-        ["bench", "--help"],
-        ["convert", "acdc", "--help"],
-        ["demo", "--help"],
-        ["doctor", "--help"],
-        ["inspect", "--help"],
-        ["matrix", "--help"],
-        ["patch", "--help"],
-        ["trainers-path", "--help"],
-    ],
+    [["--help"], ["convert", "acdc", "--help"], *([name, "--help"] for name in cli.COMMANDS), ["trainers"]],
     ids=" ".join,
 )
-def test_help_imports_neither_torch_nor_nnunet(argv):
+def test_help_and_lists_import_neither_torch_nor_nnunet(argv):
     heavy = "torch", "nnunetv2", "numpy", "matplotlib", "SimpleITK"
     code = (
         f"import sys; from nnunetv2_salstm.cli import main; status = main({argv!r}); "
@@ -44,7 +32,7 @@ def test_help_imports_neither_torch_nor_nnunet(argv):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "usage: nnUNetv2_salstm" in result.stdout
+    assert "nnUNetv2_salstm" in result.stdout or "nnUNetTrainerSALSTM_A" in result.stdout
 
 
 def test_help_keeps_the_lines_of_its_text(capsys):
@@ -133,7 +121,8 @@ def test_version(capsys):
         (["demo", "--out"], "--out: expected one argument"),
         (["demo", "--slow"], "unrecognized arguments: --slow"),
         (["demo", "folder"], "unrecognized arguments: folder"),
-        (["trainers-path", "--quick"], "unrecognized arguments: --quick"),
+        (["trainers", "--quick"], "unrecognized arguments: --quick"),
+        (["trainers", "--path", "-d", "27"], "argument -d: not allowed with argument --path"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
@@ -142,20 +131,6 @@ def test_wrong_usage_exits_with_2_and_says_why(argv, message, capsys):
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
-
-
-def test_trainers_path_is_the_folder_that_nnunet_needs(capsys):
-    assert cli.main(["trainers-path"]) == 0
-    assert capsys.readouterr().out == f"{trainers_folder()}\n"
-    assert (Path(trainers_folder()) / "nnunetv2_salstm_trainers.py").is_file()
-
-
-def test_trainers_path_without_the_folder_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(trainers_path, "trainers_folder", lambda: None)
-    assert cli.main(["trainers-path"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("nnUNetv2_salstm trainers-path: the installation has no trainers folder; run: pip")
-    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from official_folders import WRITERS, snapshot, write_nifti
 from PIL import Image
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.commands import convert_session as session
-from nnunetv2_salstm.converters import synapse
+from nnunetv2_salstm.converters import conversion, synapse
 
 PATIENT = "training/patient003"
 IMAGE = f"{PATIENT}/patient003_frame01.nii.gz"
@@ -745,7 +744,7 @@ def test_transunets_files_have_8_organs_and_need_h5py(nnunet_folders, tmp_path, 
         (["isic2018", "-i", ".", "--neighbours", "1"], "unrecognized arguments: --neighbours 1"),
         (["acdc", "-i", ".", "--neighbours", "2"], "invalid choice: 2"),
         (["acdc", "-i", ".", "-d", "1000"], "must be from 1 to 999, as nnU-Net's are, got 1000"),
-        (["acdc", "-i", ".", "-np", "0"], "must be at least 1, got 0"),
+        (["acdc", "-i", ".", "-np", "0"], "must be a whole number of at least 1, got 0"),
         (["synapse", "-i", ".", "--organs", "9"], "invalid choice: 9"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
@@ -758,4 +757,4 @@ def test_wrong_usage(argv, message, capsys):
 def test_every_data_set_has_a_finder_a_number_and_help():
     from nnunetv2_salstm.commands import convert as command
 
-    assert list(session.FINDERS) == list(command.DATASET_IDS) == list(command._HELP)
+    assert list(conversion.FINDERS) == list(command.DATASET_IDS) == list(command._HELP)

@@ -15,8 +15,7 @@ import SimpleITK as sitk
 from official_folders import KillsItsProcess, snapshot, write_acdc, write_cvc, write_isic
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.commands import convert_session as session
-from nnunetv2_salstm.converters import dataset
+from nnunetv2_salstm.converters import conversion, dataset
 from nnunetv2_salstm.converters.case import Collection
 
 MARK = dataset.BEGUN
@@ -378,7 +377,7 @@ def test_a_half_removed_dataset_is_not_gone_on_with(nnunet_folders, tmp_path, mo
 def test_a_killed_worker_is_explained(nnunet_folders, tmp_path, monkeypatch, capsys):
     cases = [KillsItsProcess(f"case{number}", "", "", False) for number in range(3)]
     collection = Collection("Deadly", "", "", ("CT",), {"background": 0}, ".nii.gz", "patient", cases, [])
-    monkeypatch.setitem(session.FINDERS, "acdc", lambda arguments: collection)
+    monkeypatch.setitem(conversion.FINDERS, "acdc", lambda folder, neighbours: collection)
     assert convert("acdc", tmp_path, processes=2) == 1
     error = capsys.readouterr().err
     assert "was killed, most likely for lack of memory; try fewer than 2 with -np. Finished cases are kept." in error

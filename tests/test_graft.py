@@ -189,8 +189,8 @@ def test_refuses_checkpoints_of_other_networks(damage, message):
 @pytest.mark.parametrize(
     ("graft", "message"),
     [
-        (Graft("nnUNetTrainerSALSTMOff", {}), "--trainer nnUNetTrainerSALSTMOff trains the stock network"),
-        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but --trainer .* demands 'A'"),
+        (Graft("nnUNetTrainerSALSTMOff", {}), "-tr nnUNetTrainerSALSTMOff trains the stock network"),
+        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but -tr .* demands 'A'"),
         (Graft("nnUNetTrainerSALSTM_A", {"reduction": 3}), "reduction must divide the 8 channels"),
         (Graft("nnUNetTrainerSALSTM_A_25d", {}), "input_channels must be a multiple of 3 .* got 1"),
     ],
@@ -255,7 +255,7 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
     file = model / "fold_1" / "mine.pth"
     (model / "fold_1" / "checkpoint_final.pth").rename(file)
     (tmp_path / "values.json").write_text('{"steps": 3}')
-    words = ["--config", tmp_path / "values.json", "--trainer", "nnUNetTrainerSALSTM_B_9epochs"]
+    words = ["--config", tmp_path / "values.json", "-tr", "nnUNetTrainerSALSTM_B_9epochs"]
     assert graft(file, "-o", tmp_path / "out", *words) == 0
     made = "nnUNetTrainerSALSTM_B_9epochs__nnUNetPlansSALSTM_B__2d/fold_1/checkpoint_final.pth"
     (result,) = (tmp_path / "out").glob(f"*/{made}")
@@ -275,7 +275,7 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
 
 
 def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, capsys):
-    assert graft(model, "-o", tmp_path / "out", "--trainer", "nnUNetTrainerSALSTM_A_5epochs") == 0
+    assert graft(model, "-o", tmp_path / "out", "-tr", "nnUNetTrainerSALSTM_A_5epochs") == 0
     assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
 
 
@@ -321,7 +321,7 @@ def config(text):
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),
-        (lambda model: ["--trainer", "nnUNetTrainerSALSTM_C"], "--trainer must be one of nnUNetTrainerSALSTM_A,"),
+        (lambda model: ["-tr", "nnUNetTrainerSALSTM_C"], "-tr must be one of nnUNetTrainerSALSTM_A,"),
         (lambda model: ["--config", model / "none.json"], "there is no file of SA-LSTM values at"),
         (config("{"), "values.json is not JSON"),
         (config('{"step": 3}'), "values.json: salstm takes module, placement, .* got 'step'"),

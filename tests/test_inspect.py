@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from base64 import b64encode
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from closeness import assert_close
 from presets import as_residual_encoder, build, name_of, plans_of, tiny
 
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.commands import inspect_session as session
+from nnunetv2_salstm.evaluation import subject as subject_module
+from nnunetv2_salstm.evaluation.contribution_maps import contribution_maps, fullest_slice, stitch
 from nnunetv2_salstm.evaluation.features import (
     Gate,
     GateValues,
@@ -27,14 +29,16 @@ from nnunetv2_salstm.evaluation.features import (
     sparsity,
     squared_norm,
 )
+from nnunetv2_salstm.evaluation.inspection import ModelFindings
 from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
+from nnunetv2_salstm.evaluation.subject import Subject, look_at
 from nnunetv2_salstm.host.cases import find_cases, preprocess
 from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import GatedStateAttention, StateAttention, slice_salstm
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
-from nnunetv2_salstm.reporting.inspection import ModelFindings, Report
-from nnunetv2_salstm.reporting.inspection_overlay import fullest_slice, make_overlay, stitch
+from nnunetv2_salstm.reporting import inspection_figures
+from nnunetv2_salstm.reporting.inspection import stage_table
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")
@@ -402,13 +406,10 @@ def test_words_about_attention(stage, sentences):
     ]
 
 
-def test_means_are_over_cases_and_bands_from_the_smallest_to_the_largest():
+def test_means_are_over_cases():
     findings = ModelFindings("A", {}, {}, {"a": [stage_with(contribution=0.1)], "b": [stage_with(contribution=0.5)]})
-    series = findings.series(lambda stage: stage.module.contribution)
-    assert (series.stages, series.low, series.high) == ([0], [0.1], [0.5])
-    assert series.mean == pytest.approx([0.3])
-    report = Report("command", "images", [findings], {})
-    assert report.rows()[1] == [
+    assert findings.frame()["contribution"].tolist() == [0.1, 0.5]
+    assert stage_table(findings.frame()).rows[0] == [
         "A",
         "0",
         "0.300",
@@ -446,7 +447,7 @@ def test_maps_lie_where_the_modules_act(dims, tmp_path):
         predictor.predict_sliding_window_return_logits(data)
     assert len(predictor.slicers) > 4
     z = 7
-    overlay = make_overlay(model, predictor, probe, (1.0, 2.0), z)
+    overlay = contribution_maps(model, predictor, probe, (1.0, 2.0), z)
     assert (overlay.z, overlay.depth, overlay.pixel) == (7, 10, (1.0, 2.0))
     assert np.array_equal(overlay.image, predictor.data[0, z].numpy())
     for stage, block in model.network.salstm.items():
@@ -485,16 +486,13 @@ def test_the_slice_with_the_largest_predicted_foreground_is_shown(tmp_path):
 def test_both_models_show_the_same_slice_where_they_see_the_same(tmp_path, monkeypatch):
     names = {"nnUNetTrainerSALSTM_A": {"module": "A"}, "nnUNetTrainerBDCLSTM": {"module": "bdclstm"}}
     folders = [write_model(tmp_path, name, salstm, seed=seed) for seed, (name, salstm) in enumerate(names.items())]
-    subjects = [session._Subject(Model.read(folder, None, FINAL), folder.name, "cpu") for folder in folders]
-    drawn = []
-    monkeypatch.setattr(session, "draw_overlays", lambda case, overlays: drawn.extend(o for _, o in overlays) or b"")
-    monkeypatch.setattr(session, "fullest_slice", lambda predictor: 2 if predictor is subjects[0].predictor else 5)
+    subjects = [Subject(Model.read(folder, None, FINAL), folder.name, "cpu") for folder in folders]
+    chosen = {id(subjects[0].predictor): 2, id(subjects[1].predictor): 5}
+    monkeypatch.setattr(subject_module, "fullest_slice", lambda predictor: chosen[id(predictor)])
     (case,) = find_cases(write_images(tmp_path / "images", ["a"]), ".nii.gz")
-    session._look_at(subjects, case)
-    assert [overlay.z for overlay in drawn] == [2, 2]
+    assert [maps.z for maps in look_at(subjects, case).values()] == [2, 2]
     subjects[1].model.configuration.configuration["patch_size"] = [16, 24, 16]  # padded more
-    session._look_at(subjects, case)
-    assert [overlay.z for overlay in drawn[2:]] == [2, 5]
+    assert [maps.z for maps in look_at(subjects, case).values()] == [2, 5]
 
 
 def test_pixels_have_the_spacing_of_the_plans(tmp_path):
@@ -583,10 +581,9 @@ def inspect(*arguments):
 def read(out):
     """Returns the JSON; fails if it or the page is not whole."""
     page = (out / "index.html").read_text()
-    pictures = re.findall(r'src="([^"]+)"', page)
-    assert sorted(pictures) == sorted(path.name for path in out.glob("*.png"))
-    for picture in pictures:
-        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    files = {b64encode(path.read_bytes()).decode(): path.name for path in out.glob("*.png")}
+    pictures = [files.pop(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    assert not files
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -595,7 +592,7 @@ def read(out):
     assert report["format"] == 1
     for model in report["models"]:
         for sentence in model["words"]:
-            assert sentence.replace("'", "&#x27;") in page
+            assert sentence.replace("'", "&#39;") in page
     return report, pictures
 
 
@@ -635,7 +632,7 @@ def test_a_stock_model_is_said_to_be_one(tmp_path, capsys):
     assert report["models"][0]["salstm"] is None
     (line,) = report["models"][0]["words"]
     assert line.startswith("nnUNetTrainer is a stock network without SA-LSTM modules: only the sparsity of its encoder")
-    assert line in capsys.readouterr().out.splitlines()
+    assert line in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow
@@ -750,7 +747,7 @@ def architecture(configurations):
             "cannot be built: Network class could not be found",
             marks=pytest.mark.filterwarnings("ignore:Network class nowhere.Network not found:UserWarning"),
         ),
-        (lambda folder: (folder / "plans.json").write_text("{"), "plans.json cannot be read"),
+        (lambda folder: (folder / "plans.json").write_text("{"), "plans.json is not JSON"),
     ],
 )
 def test_refuses_model_folders(spoil, message, model, images, tmp_path, capsys):
@@ -810,7 +807,7 @@ def test_refuses_folders_it_cannot_write_to(model, images, tmp_path, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_refuses_a_missing_device(model, images, tmp_path, capsys):
-    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out", "--device", "cuda")
+    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out", "-device", "cuda")
     assert "-device cuda needs a GPU" in error
 
 
@@ -821,7 +818,7 @@ def test_an_interrupted_run_leaves_nothing(model, images, tmp_path, monkeypatch,
         assert (tmp_path / "unfinished.out").is_dir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "draw_overlays", interrupt)
+    monkeypatch.setattr(inspection_figures, "draw_maps", interrupt)
     assert inspect(model, "-i", images, "-o", tmp_path / "out") == 130
     assert sorted(tmp_path.rglob("*")) == there
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nnunetv2_salstm.evaluation.benchmark import Benchmark
 from nnunetv2_salstm.host.presets import PRESETS
-from nnunetv2_salstm.reporting.bench import Report
 from nnunetv2_salstm.study import launch
 from nnunetv2_salstm.study.state import Folder
 from nnunetv2_salstm.study.study import read_study
@@ -25,7 +25,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 list_scheduler, study_cost = import_module("list_scheduler"), import_module("study_cost")
 PAGE = (ROOT / "docs" / "scale.md").read_text()
 WRITTEN = json.loads((ROOT / "docs" / "results" / "study_cost.json").read_text())
-REPORTS = [Report.from_json(file.read_text()) for file in study_cost.BENCHMARKS]
+REPORTS = [Benchmark.from_json(file.read_text()) for file in study_cost.BENCHMARKS]
 TINY = {
     "name": "tiny",
     "datasets": [27],
@@ -267,7 +267,7 @@ def test_the_numbers_in_the_text_are_the_results():
     assert ", ".join(f"{study_cost.DATASETS[n].cpu_seconds:g} s" for n in ("27", "703", "701")) in text
     compressed = [f"{study_cost.DATASETS[n].compression:.2f} ({name})" for n, name in SAMPLES.items()]
     assert "{}, {} and {} of their size".format(*compressed) in text
-    report = Report.from_json((ROOT / "docs" / "results" / "bench_25d.json").read_text())
+    report = Benchmark.from_json((ROOT / "docs" / "results" / "bench_25d.json").read_text())
     steps = [values["training_step"]["mean"] for values in report.summary().values()]
     assert {f"{step:.1f}" for step in steps} == {"2.1"}
     assert "2.1 times as long a step as the stock 2D network" in text

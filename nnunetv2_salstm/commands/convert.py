@@ -10,6 +10,9 @@ says what to type next. After Ctrl-C the same command goes on where it was.
 import argparse
 from pathlib import Path
 
+from nnunetv2_salstm.commands.options import add_option, positive
+from nnunetv2_salstm.host.errors import SalstmError
+
 # Numbers of nnU-Net's datasets, without and with neighbours, unless -d gives one.
 DATASET_IDS = {"acdc": (27, 127), "isic2018": (701, 701), "cvc-clinicdb": (702, 802), "synapse": (703, 803)}
 _HELP = {
@@ -20,26 +23,25 @@ _HELP = {
 }
 
 
+# Options of some of the data sets, as the converters know them.
+_OPTIONS = ("neighbours", "max_size", "sequences", "organs")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a parser for each data set, as they do not have the same options."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     subparsers = parser.add_subparsers(dest="data", required=True, metavar="DATA")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _HELP.items()}
     for name, subparser in parsers.items():
         plain, with_neighbours = DATASET_IDS[name]
         default = f"{plain}, with --neighbours {with_neighbours}" if with_neighbours != plain else f"{plain}"
-        subparser.add_argument(
-            "-i", type=Path, required=True, metavar="FOLDER", dest="folder", help="the official folder"
+        add_option(subparser, "-i", required=True, metavar="FOLDER", help="the official folder")
+        add_option(
+            subparser, "-d", metavar="ID", type=_dataset_id, help=f"number of the new data set (default: {default})"
         )
-        subparser.add_argument(
-            "-d", type=_dataset_id, metavar="ID", dest="dataset_id", help=f"the dataset's number (default: {default})"
-        )
+        add_option(subparser, "-np", help="processes (default: one a core, at most 8)")
+        add_option(subparser, "--overwrite", help="replace what an earlier conversion wrote")
         subparser.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
-        subparser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote")
         subparser.add_argument("--skip-bad", action="store_true", help="leave bad cases out, and list them")
-        subparser.add_argument(
-            "-np", type=_positive, metavar="N", dest="processes", help="processes (default: one a core, at most 8)"
-        )
     for name in ("acdc", "cvc-clinicdb", "synapse"):
         parsers[name].add_argument(
             "--neighbours",
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="1: the previous and next slice or frame become further channels (default: %(default)s)",
         )
     parsers["isic2018"].add_argument(
-        "--max-size", type=_positive, metavar="PIXELS", help="shrink images whose longer edge is longer than this"
+        "--max-size", type=positive, metavar="PIXELS", help="shrink images whose longer edge is longer than this"
     )
     parsers["cvc-clinicdb"].add_argument(
         "--sequences",
@@ -69,22 +71,30 @@ def run(arguments: argparse.Namespace) -> None:
     """Converts, and prints a summary.
 
     Raises:
-        SalstmError: for a folder that is not the data set, bad cases, or a dataset that is already there.
+        SalstmError: for a folder that is not the data set, bad cases, a dataset that is already there, or a full disk.
     """
-    from nnunetv2_salstm.commands.convert_session import run_convert
+    from nnunetv2_salstm.converters.conversion import FINDERS, convert
+    from nnunetv2_salstm.converters.dataset import Target
+    from nnunetv2_salstm.converters.summary import summarise
 
-    run_convert(arguments)
+    source = arguments.input
+    if not source.is_dir():
+        raise SalstmError(f"-i {source} must be the data set's folder, and there is no such folder")
+    options = {name: value for name, value in vars(arguments).items() if name in _OPTIONS}
+    collection = FINDERS[arguments.data](source, **options)
+    number = arguments.dataset or DATASET_IDS[arguments.data][collection.neighbours]
+    target = Target.of(number, collection.name + "_25d" * collection.neighbours)
+    done = convert(
+        collection, source, target, arguments.overwrite, arguments.dry_run, arguments.skip_bad, arguments.processes
+    )
+    print(f"{target.folder.name}\n{summarise(collection, done.facts, done.problems, done.splits)}")
+    if arguments.dry_run:
+        print("Dry run: nothing was written.")
+    else:
+        print(f"Written: {target.folder}\nNext: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
 
 
 def _dataset_id(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 999:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 999, as nnU-Net's are, got {value}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or not 1 <= int(text) <= 999:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 999, as nnU-Net's are, got {text}")
+    return int(text)

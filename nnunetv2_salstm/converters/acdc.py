@@ -1,6 +1,5 @@
 """ACDC: short-axis cine MRI of 150 hearts, labelled at end-diastole and end-systole."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -20,13 +19,16 @@ GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 _PATIENT = re.compile(r"patient\d{3}")
 
 
-def find(arguments: argparse.Namespace) -> Collection:
+def find(folder: Path, neighbours: int = 0) -> Collection:
     """Finds the cases: two frames of each patient.
+
+    Args:
+        folder: the official one.
+        neighbours: 1 for the previous and next slice as further channels.
 
     Raises:
         SalstmError: if the folder has no training patients.
     """
-    folder, neighbours = arguments.folder, bool(arguments.neighbours)
     # The folder of the training patients itself will do, but test patients are not trained on by mistake.
     above = [path for path in (folder / "training", folder) if _patients(path) and path.name != "testing"]
     if not above:
@@ -38,7 +40,7 @@ def find(arguments: argparse.Namespace) -> Collection:
         read_elsewhere = [folder / "training", folder / "testing"]
         problems += left_over(part, [*patients, *read_elsewhere], "a patient's folder must be patient and three digits")
         for patient in patients:
-            cases += _cases(patient, test, neighbours, problems)
+            cases += _cases(patient, test, bool(neighbours), problems)
     return Collection(
         name="ACDC",
         licence="CC BY-NC-SA 4.0",
@@ -49,8 +51,8 @@ def find(arguments: argparse.Namespace) -> Collection:
         grouping="patient",
         cases=without_duplicates(cases, problems),
         problems=problems,
-        neighbours=neighbours,
-        options={"neighbours": arguments.neighbours},
+        neighbours=bool(neighbours),
+        options={"neighbours": neighbours},
     )
 
 

@@ -1,6 +1,5 @@
 """CVC-ClinicDB: 612 frames with polyps, of 29 colonoscopy video sequences."""
 
-import argparse
 import bisect
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,13 +26,17 @@ _IMAGES, _MASKS = "Original", "Ground Truth"
 _SUFFIXES = (".tif", ".tiff", ".png")
 
 
-def find(arguments: argparse.Namespace) -> Collection:
-    """Finds the cases: a frame each, with its neighbours in the sequence if they are wanted.
+def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Collection:
+    """Finds the cases: a frame each.
+
+    Args:
+        folder: the official one.
+        neighbours: 1 for the previous and next frame of the sequence as further channels.
+        sequences: file of columns frame and sequence; None for the sequences of the data set.
 
     Raises:
         SalstmError: if the folder has no frames, or the file of sequences cannot be read.
     """
-    folder = arguments.folder
     candidates = [folder, folder / "PNG", folder / "TIF"]
     found = [path for path in candidates if entries(path / _IMAGES) and entries(path / _MASKS)]
     expected = f"{_IMAGES}/1.tif, ... and {_MASKS}/1.tif, ..., or these with 1.png, ... in PNG/"
@@ -41,7 +44,7 @@ def find(arguments: argparse.Namespace) -> Collection:
         raise not_the_dataset(folder, "CVC-ClinicDB", expected)
     if len(found) > 1:
         raise SalstmError(f"-i {folder} has the frames twice; give one of {', '.join(map(str, found))}")
-    given = None if arguments.sequences is None else _read_sequences(arguments.sequences)
+    given = None if sequences is None else _read_sequences(sequences)
     problems: list[str] = []
     images, masks = (_frames(found[0] / name, problems) for name in (_IMAGES, _MASKS))
     for frame in sorted(masks.keys() - images.keys()):
@@ -50,7 +53,7 @@ def find(arguments: argparse.Namespace) -> Collection:
     for frame, files in images.items():
         sequence = _sequence(frame, given)
         if sequence is None:
-            where = f"from 1 to {LAST_FRAME}" if given is None else f"in {arguments.sequences}"
+            where = f"from 1 to {LAST_FRAME}" if given is None else f"in {sequences}"
             problems.append(f"{files[0]}: a frame must be in a sequence, {frame} is not {where}")
             continue
         of_frame = masks.get(frame, [])
@@ -61,12 +64,12 @@ def find(arguments: argparse.Namespace) -> Collection:
                 else f"{found[0] / _MASKS / files[0].name}: missing, the mask of {files[0]}"
             )
             continue
-        neighbours = [
+        beside = [
             images[other][0] if len(images.get(other, [])) == 1 and _sequence(other, given) == sequence else None
-            for other in ((frame - 1, frame + 1) if arguments.neighbours else ())
+            for other in ((frame - 1, frame + 1) if neighbours else ())
         ]
         for file in files:
-            read = (file, *(neighbour or file for neighbour in neighbours))
+            read = (file, *(neighbour or file for neighbour in beside))
             cases.append((PictureCase(f"frame{frame:03d}", sequence, "", False, read, of_frame[0]), file))
     return Collection(
         name="CVC-ClinicDB",
@@ -78,9 +81,9 @@ def find(arguments: argparse.Namespace) -> Collection:
         grouping="sequence",
         cases=without_duplicates(cases, problems),
         problems=problems,
-        neighbours=bool(arguments.neighbours),
+        neighbours=bool(neighbours),
         options={
-            "neighbours": arguments.neighbours,
+            "neighbours": neighbours,
             "sequences": None if given is None else {str(frame): sequence for frame, sequence in given.items()},
         },
     )

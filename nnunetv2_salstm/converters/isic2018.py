@@ -1,6 +1,5 @@
 """ISIC 2018, task 1: dermoscopic images of skin lesions with masks."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -20,20 +19,23 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 _PARTS = ("Training", "Validation", "Test")
 
 
-def find(arguments: argparse.Namespace) -> Collection:
+def find(folder: Path, max_size: int | None = None) -> Collection:
     """Finds the cases: a picture each.
+
+    Args:
+        folder: the official one.
+        max_size: in pixels; images whose longer edge is longer shrink.
 
     Raises:
         SalstmError: if the folder has no training images with masks.
     """
-    folder = arguments.folder
     problems: list[str] = []
     cases: list[tuple[Case, Path]] = []
     for part in _PARTS:
         images, masks = folder / f"ISIC2018_Task1-2_{part}_Input", folder / f"ISIC2018_Task1_{part}_GroundTruth"
         if part == "Training" and not (entries(images) and entries(masks)):
             raise not_the_dataset(folder, "ISIC 2018, task 1", f"{images.name}/ and {masks.name}/")
-        cases += _cases(images, masks, part != "Training", arguments.max_size, problems)
+        cases += _cases(images, masks, part != "Training", max_size, problems)
     return Collection(
         name="ISIC2018",
         licence="CC BY-NC 4.0",
@@ -45,7 +47,7 @@ def find(arguments: argparse.Namespace) -> Collection:
         cases=without_duplicates(cases, problems),
         problems=problems,
         remarks=["The challenge publishes no patient numbers: images of one patient may be in different folds."],
-        options={"max_size": arguments.max_size},
+        options={"max_size": max_size},
     )
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas
+
 from nnunetv2_salstm.converters.case import Case, Collection, Content, count_values
 from nnunetv2_salstm.converters.splits import FOLDS, Splits
-from nnunetv2_salstm.tables import markdown_table
+from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,17 @@ def _folds(grouping: str, splits: Splits) -> list[str]:
     return [f"Folds: {len(splits.folds)}{fewer} by {grouping}{balanced}; cases to validate with: {sizes}"]
 
 
-def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> list[list[str]]:
+def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> Table:
     counted = [voxels for case in cases if (voxels := facts[case.name].voxels) is not None]
     unit = "voxels" if any(facts[case.name].spacing for case in cases) else "pixels"
-    rows = [["label", "value", unit, "share", "cases"]]
+    rows = []
     total = sum(map(sum, counted))
     for name, value in collection.labels.items():
         number = sum(voxels[value] for voxels in counted)
         having = sum(voxels[value] > 0 for voxels in counted)
-        rows.append([name, str(value), f"{number:,}", f"{100 * number / max(1, total):.2f} %", str(having)])
-    return rows
+        rows.append([name, value, number, number / max(1, total), having])
+    frame = pandas.DataFrame(rows, columns=["label", "value", unit, "share", "cases"])
+    return Table(frame, formats={unit: ",", "share": lambda share: f"{100 * share:.2f} %"})
 
 
 def _ranges(rows: Sequence[Sequence[float]]) -> str:

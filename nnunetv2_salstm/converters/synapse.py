@@ -1,6 +1,5 @@
 """Synapse multi-organ CT (BTCV): the official volumes, or the slices that TransUNet made of them."""
 
-import argparse
 import importlib.util
 import re
 from pathlib import Path
@@ -41,26 +40,34 @@ _SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
 _STACK = re.compile(r"(case\d{4})\.npy\.h5")
 
 
-def find(arguments: argparse.Namespace) -> Collection:
+def find(folder: Path, neighbours: int = 0, organs: int | None = None) -> Collection:
     """Finds the cases: a volume each.
+
+    Args:
+        folder: the official one, or TransUNet's.
+        neighbours: 1 for the previous and next slice as further channels.
+        organs: 8 or 13; None for all that the files have.
 
     Raises:
         SalstmError: if the folder has neither layout, or both, or h5py is missing for TransUNet's.
     """
-    folder = arguments.folder
     raw = [path for path in (folder, folder / "Training", folder / "RawData" / "Training") if _has_volumes(path)]
     preprocessed = entries(folder / "train_npz")
     if raw and preprocessed:
         raise SalstmError(f"-i {folder} has both the official volumes and train_npz/; give {raw[0]}, or move one away")
     if raw:
-        return _find_volumes(raw[0], arguments)
+        return _find_volumes(folder, raw[0], neighbours, organs or len(ORGANS))
     if preprocessed:
-        return _find_slices(folder, arguments)
+        if organs == 13:
+            raise SalstmError(
+                f"--organs 13 needs the official volumes: {folder / 'train_npz'} has TransUNet's 8 organs"
+            )
+        return _find_slices(folder, neighbours)
     expected = "RawData/Training/img/img0001.nii.gz, ... and label/, or TransUNet's train_npz/ and test_vol_h5/"
     raise not_the_dataset(folder, "Synapse (BTCV)", expected)
 
 
-def _collection(arguments: argparse.Namespace, channel: str, organs: int, **found) -> Collection:
+def _collection(channel: str, neighbours: int, organs: int, **found) -> Collection:
     names = EIGHT_ORGANS if organs == 8 else ORGANS
     return Collection(
         name="Synapse",
@@ -70,8 +77,8 @@ def _collection(arguments: argparse.Namespace, channel: str, organs: int, **foun
         labels={"background": 0, **{name: value for value, name in enumerate(names, 1)}},
         file_ending=ENDING,
         grouping="patient",
-        neighbours=bool(arguments.neighbours),
-        options={"neighbours": arguments.neighbours, "organs": organs},
+        neighbours=bool(neighbours),
+        options={"neighbours": neighbours, "organs": organs},
         **found,
     )
 
@@ -80,8 +87,7 @@ def _has_volumes(folder: Path) -> bool:
     return bool(entries(folder / "img") and entries(folder / "label"))
 
 
-def _find_volumes(training: Path, arguments: argparse.Namespace) -> Collection:
-    organs = arguments.organs or len(ORGANS)
+def _find_volumes(folder: Path, training: Path, neighbours: int, organs: int) -> Collection:
     kept = EIGHT_ORGANS if organs == 8 else ORGANS
     mapping = {0: 0, **{value: kept.index(organ) + 1 if organ in kept else 0 for value, organ in enumerate(ORGANS, 1)}}
     problems: list[str] = []
@@ -98,15 +104,15 @@ def _find_volumes(training: Path, arguments: argparse.Namespace) -> Collection:
         name, test = f"case{number:04d}", organs == 8 and number in TRANSUNET_TEST_CASES
         for image in of_number:
             for label in labels[number]:
-                case = VolumeCase(name, name, "", test, image, label, mapping, bool(arguments.neighbours))
+                case = VolumeCase(name, name, "", test, image, label, mapping, bool(neighbours))
                 cases.append((case, label if len(labels[number]) > 1 else image))
     if organs == len(ORGANS):
         # The challenge keeps the labels of its test cases; TransUNet has its own among the labelled ones.
-        for number, of_number in _by_number(_testing(arguments.folder), _IMAGE, problems).items():
+        for number, of_number in _by_number(_testing(folder), _IMAGE, problems).items():
             name = f"case{number:04d}"
             for image in of_number:
-                cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(arguments.neighbours)), image))
-    return _collection(arguments, "CT", organs, cases=without_duplicates(cases, problems), problems=problems)
+                cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(neighbours)), image))
+    return _collection("CT", neighbours, organs, cases=without_duplicates(cases, problems), problems=problems)
 
 
 def _testing(folder: Path) -> Path:
@@ -121,12 +127,9 @@ def _by_number(folder: Path, pattern: re.Pattern[str], problems: list[str]) -> d
     return {number: volume_files(folder, name) for number, name in numbers.items()}
 
 
-def _find_slices(folder: Path, arguments: argparse.Namespace) -> Collection:
-    if arguments.organs == 13:
-        raise SalstmError(f"--organs 13 needs the official volumes: {folder / 'train_npz'} has TransUNet's 8 organs")
+def _find_slices(folder: Path, neighbours: int) -> Collection:
     problems: list[str] = []
     cases: list[tuple[Case, Path]] = []
-    neighbours = bool(arguments.neighbours)
     slices: dict[str, dict[int, Path]] = {}
     for file in entries(folder / "train_npz"):
         if match := _SLICE.fullmatch(file.name):
@@ -142,15 +145,15 @@ def _find_slices(folder: Path, arguments: argparse.Namespace) -> Collection:
             )
             continue
         stack = tuple(files[number] for number in range(len(files)))
-        cases.append((SliceFilesCase(name, name, "", False, stack, neighbours), files[0]))
+        cases.append((SliceFilesCase(name, name, "", False, stack, bool(neighbours)), files[0]))
     volumes = entries(folder / "test_vol_h5")
     for file in volumes:
         if match := _STACK.fullmatch(file.name):
-            cases.append((VolumeFileCase(match[1], match[1], "", True, file, neighbours), file))
+            cases.append((VolumeFileCase(match[1], match[1], "", True, file, bool(neighbours)), file))
     problems += left_over(folder / "test_vol_h5", [file for _, file in cases], "the name must be caseNNNN.npy.h5")
     if volumes and importlib.util.find_spec("h5py") is None:
         raise SalstmError('test_vol_h5/ is read with h5py; install it with: pip install "nnunetv2-salstm[convert]"')
     remark = "TransUNet's files have no spacing: 1 mm was written, so that distances are in voxels, not in mm."
     return _collection(
-        arguments, "noNorm", 8, cases=without_duplicates(cases, problems), problems=problems, remarks=[remark]
+        "noNorm", neighbours, 8, cases=without_duplicates(cases, problems), problems=problems, remarks=[remark]
     )

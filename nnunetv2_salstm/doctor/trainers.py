@@ -24,7 +24,7 @@ TRAINERS = (
     "nnUNetTrainerSALSTMConvControl",
     "nnUNetTrainerSALSTMOff",
 )
-_EXPORT = f'export {VARIABLE}="$(nnUNetv2_salstm trainers-path)"'
+_EXPORT = f'export {VARIABLE}="$(nnUNetv2_salstm trainers --path)"'
 
 
 def variables_at_start(file: Path = Path("/proc/self/environ")) -> dict[str, str]:

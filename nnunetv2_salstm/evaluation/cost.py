@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
 
+from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
 from nnunetv2_salstm.evaluation.runs import Arm, without_length
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.reporting.bench import BASELINE
-from nnunetv2_salstm.reporting.bench import Report as BenchReport
 
 # What of a benchmark is shown.
 MEASURED = ("training_step", "inference_tile", "peak_memory")
@@ -32,7 +31,7 @@ def cost_of(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, floa
 def _bench(file: Path) -> dict[str, dict[str, float]]:
     """Returns times and memory by trainer; the stock trainer's also by nnU-Net's name for it."""
     try:
-        report = BenchReport.from_json(file.read_text())
+        report = Benchmark.from_json(file.read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SalstmError(f"--bench {file} is no JSON file of nnUNetv2_salstm bench: {error}") from None
     if len(report.plans) != 1:

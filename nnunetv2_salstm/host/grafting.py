@@ -40,7 +40,7 @@ class Graft:
         for name, value in (demanded or {}).items():
             if self.values.get(name, value) != value:
                 raise SalstmError(
-                    f"--config says {name} {self.values[name]!r} but --trainer {self.trainer} demands {value!r}; "
+                    f"--config says {name} {self.values[name]!r} but -tr {self.trainer} demands {value!r}; "
                     "change one of them"
                 )
         try:
@@ -63,7 +63,7 @@ class Graft:
         except ValueError:
             return None
         if demanded is None:
-            raise SalstmError(f"--trainer {self.trainer} trains the stock network; name one that trains SA-LSTM blocks")
+            raise SalstmError(f"-tr {self.trainer} trains the stock network; name one that trains SA-LSTM blocks")
         return demanded
 
 

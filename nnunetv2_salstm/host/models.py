@@ -12,9 +12,9 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_salstm.evaluation.runs import read_json
 from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.plans import build_network
 
 
@@ -70,7 +70,8 @@ class Model:
                 f"{file} is damaged or no checkpoint of nnU-Net ({type(error).__name__}: {reason}); "
                 "name another one with -chk"
             ) from None
-        plans, dataset_json = PlansManager(read_json(folder / "plans.json")), read_json(folder / "dataset.json")
+        plans = PlansManager(read_json(folder / "plans.json", "plans"))
+        dataset_json = read_json(folder / "dataset.json", "dataset.json")
         if configuration_name not in plans.available_configurations:
             raise SalstmError(
                 f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "

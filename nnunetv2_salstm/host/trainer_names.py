@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+# Of nnU-Net's trainer, and so of ours without a number of epochs in their names.
+NNUNETS_EPOCHS = 1000
 # Which modules a trainer demands by the first part of its name; None is the stock network.
 METHODS: dict[str, dict[str, str] | None] = {
     "nnUNetTrainerSALSTM_A": {"module": "A"},
@@ -10,6 +12,22 @@ METHODS: dict[str, dict[str, str] | None] = {
     "nnUNetTrainerBDCLSTM": {"module": "bdclstm"},
     "nnUNetTrainerSALSTMConvControl": {"module": "conv"},
     "nnUNetTrainerSALSTMOff": None,
+}
+# What each of them is, in a line; a control is what a method must be better than.
+DESCRIPTIONS = {
+    "nnUNetTrainerSALSTM_A": "method: the paper's module A (SALSTM), attention over the states of a ConvLSTM",
+    "nnUNetTrainerSALSTM_B": "method: the paper's module B (LSTMSA), query, key and value gated by the hidden state",
+    "nnUNetTrainerBDCLSTM": "control: attention off, the bidirectional ConvLSTM remains (BDC-LSTM, an earlier paper's)",
+    "nnUNetTrainerSALSTMConvControl": "control: plain convolutions of about the same parameters and reach",
+    "nnUNetTrainerSALSTMOff": "control: the stock network, for the suffixes",
+}
+# In the order in which a name takes them.
+SUFFIXES = {
+    "_bottleneck or _skips": "blocks at the bottleneck only, or on the skip connections only (not for Off)",
+    "_25d": "2d, on data whose channels are a slice or frame with its neighbours (not for Off)",
+    "_<N>epochs": "epochs, nnU-Net's 1000 without it",
+    "_<M>its": "training iterations an epoch, nnU-Net's 250 without it; validation takes M / 5",
+    "_seed<S>": "start of the weights and, in the process itself, augmentation",
 }
 NAME = re.compile(
     rf"(?P<method>{'|'.join(METHODS)})(_(?P<placement>bottleneck|skips))?(_(?P<frames>25d))?"

@@ -1,17 +1,15 @@
-"""The numbers of a benchmark, their ratios to the stock network, and how they are written."""
+"""A benchmark: a sentence for each trainer, a bar chart of the ratios, and the table."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from statistics import geometric_mean, median
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunetv2_salstm.host.configurations import BenchPlan
-from nnunetv2_salstm.tables import markdown_table
+import pandas
+from matplotlib.axes import Axes
 
-FORMAT = 1
-BASELINE = "nnUNetTrainerSALSTMOff"
-# Quantities by their names in the JSON: what they are called for readers, and how a value is written.
+from nnunetv2_salstm.reporting.document import Block, Bullets, Document, Figure, Section, Table, Text, made_with
+from nnunetv2_salstm.reporting.figures import COLOURS, new_figure, plain_style, to_svg
+
+# Quantities by the names of their columns: what they are called for readers, and how a value is written.
 QUANTITIES = {
     "parameters": ("parameters (M)", lambda value: f"{value / 1e6:.2f}"),
     "flops": ("GFLOPs of a tile", lambda value: f"{value / 1e9:.1f}"),
@@ -20,174 +18,136 @@ QUANTITIES = {
     "peak_memory": ("peak memory (MB)", lambda value: f"{value / 1e6:.0f}"),
     "first_step_seconds": ("s / first step", lambda value: f"{value:.3g}"),
 }
-TIMED = ("training_step", "inference_tile")
+CHARTED = ("training_step", "inference_tile", "peak_memory")
+SUMMARISED = ("parameters", *CHARTED)
+LONGEST_ERROR = 40
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured for a trainer on a plan; sizes as in `nnunetv2_salstm.evaluation.measure.Size`.
+def bench_document(
+    frame: pandas.DataFrame,
+    summary: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    baseline: str,
+    repeats: int,
+    command: str,
+    versions: Mapping[str, str],
+    hardware: Mapping[str, str | int],
+) -> Document:
+    """Returns the document about a benchmark.
 
-    Attributes:
-        plan, configuration, trainer: which.
-        patch_size: in voxels.
-        batch_size: samples in a training step.
-        compiled: whether nnU-Net compiled the network for training.
-        training_step, inference_tile: seconds, one value a round.
-        error: why the values are missing, None where they are not.
+    Args:
+        frame: a row for each plan and trainer: plan, trainer, patch_size, batch_size, compiled, error, and of each
+            quantity its value and, against the baseline, QUANTITY_ratio, QUANTITY_low and QUANTITY_high.
+        summary: by trainer and quantity, mean and worst ratio over the plans.
+        baseline: the trainer that ratios are to.
+        repeats: timed rounds.
+        command: that made it.
+        versions, hardware: it was made with.
     """
-
-    plan: str
-    configuration: str
-    trainer: str
-    patch_size: list[int]
-    batch_size: int | None = None
-    compiled: bool | None = None
-    parameters: int | None = None
-    flops: int | None = None
-    peak_memory: int | None = None
-    first_step_seconds: float | None = None
-    training_step: list[float] | None = None
-    inference_tile: list[float] | None = None
-    error: str | None = None
-
-    @classmethod
-    def make(cls, plan: BenchPlan, trainer: str, values: Mapping[str, Any]) -> "Measurement":
-        """Returns the measurement of what the processes found."""
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        patch = PlansManager(plan.plans).get_configuration(plan.configuration).patch_size
-        return cls(plan.name, plan.configuration, trainer, list(patch), **values)
-
-    def value(self, quantity: str) -> float | None:
-        """Returns a quantity, the median over the rounds where it was timed."""
-        found = getattr(self, quantity)
-        return median(found) if isinstance(found, list) else found
+    chart = _chart(frame, baseline)
+    blocks: list[Block] = [
+        Bullets([_sentence(trainer, ratios) for trainer, ratios in summary.items()], highlight=True),
+        Figure(svg=chart, alt="Bar chart of the ratios to the stock network by plan and trainer")
+        if chart
+        else Text(f"Without {baseline} there are no ratios."),
+        bench_table(frame, baseline),
+        Section("What the numbers mean", [Bullets(_notes(baseline, repeats))]),
+    ]
+    return Document("Time and memory against the stock network", blocks, made_with(command, hardware, versions))
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """Ratio of medians to the stock network, and the range of the rounds' own ratios, None where there are none."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        text = f"x {self.value:.2f}"
-        return text if self.low is None else f"{text}, {self.low:.2f}-{self.high:.2f}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """All measurements of a run, and what they were obtained with."""
-
-    command: str
-    repeats: int
-    versions: dict[str, str]
-    hardware: dict[str, str | int]
-    measurements: list[Measurement]
-
-    def ratio(self, measurement: Measurement, quantity: str) -> Ratio | None:
-        """Returns a quantity relative to the stock network's on the same plan, None where one of them is missing."""
-        baseline = next((m for m in self.measurements if m.plan == measurement.plan and m.trainer == BASELINE), None)
-        ours = measurement.value(quantity)
-        theirs = baseline.value(quantity) if baseline else None
-        if ours is None or not theirs:
-            return None
-        if quantity not in TIMED:
-            return Ratio(ours / theirs)
-        rounds = [a / b for a, b in zip(getattr(measurement, quantity), getattr(baseline, quantity), strict=True)]
-        return Ratio(ours / theirs, min(rounds), max(rounds))
-
-    @property
-    def trainers(self) -> list[str]:
-        """The trainers in the order in which they were named."""
-        return list(dict.fromkeys(m.trainer for m in self.measurements))
-
-    @property
-    def plans(self) -> list[str]:
-        """The plans in the order in which they were named."""
-        return list(dict.fromkeys(m.plan for m in self.measurements))
-
-    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Returns, by trainer and quantity, the geometric mean of the ratios over the plans, and the worst."""
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for trainer in self.trainers:
-            if trainer == BASELINE:
-                continue
-            rows = [m for m in self.measurements if m.trainer == trainer]
-            for quantity in QUANTITIES:
-                ratios = [ratio.value for ratio in (self.ratio(row, quantity) for row in rows) if ratio is not None]
-                if ratios:
-                    values = {"mean": geometric_mean(ratios), "worst": max(ratios), "plans": len(ratios)}
-                    found.setdefault(trainer, {})[quantity] = values
-        return found
-
-    def rows(self) -> list[list[str]]:
-        """Returns the table, its head first."""
-        quantities = [q for q in QUANTITIES if q != "first_step_seconds" or any(m.compiled for m in self.measurements)]
-        rows = [["plan", "batch", "trainer", *(QUANTITIES[quantity][0] for quantity in quantities)]]
-        for m in self.measurements:
-            batch = f"{m.batch_size or '-'} x {'x'.join(map(str, m.patch_size))}"
-            cells = [self._cell(m, quantity) for quantity in quantities]
-            if m.error is not None:
-                cells = [m.error if len(m.error) < 40 else f"{m.error[:37]}...", *["-"] * (len(quantities) - 1)]
-            rows.append([m.plan, batch, short_name(m.trainer), *cells])
-        return rows
-
-    def _cell(self, measurement: Measurement, quantity: str) -> str:
-        value = measurement.value(quantity)
-        if value is None:
-            return "-"
-        text = QUANTITIES[quantity][1](value)
-        ratio = None if measurement.trainer == BASELINE else self.ratio(measurement, quantity)
-        return text if ratio is None else f"{text} ({ratio})"
-
-    def notes(self) -> list[str]:
-        """Returns what the numbers mean."""
-        notes = [
-            f"Times: medians of {self.repeats} rounds in which the trainers took turns in one process. In brackets: "
-            f"the ratio to {BASELINE}, and for times the smallest and largest ratio of a single round.",
-            "Training step: forward, loss with deep supervision, backward, gradient clipping and optimiser, by "
-            "nnU-Net's own code on synthetic data. Inference tile: forward of one patch without deep supervision.",
-            "Peak memory: what building the network and two training steps added, on the CPU to the resident memory of "
-            "a fresh process, on CUDA to the memory of tensors. GFLOPs: of convolutions and matrix products in the "
-            "forward pass.",
-        ]
-        for trainer, quantities in self.summary().items():
-            parts = [
-                f"{QUANTITIES[name][0].removeprefix('s / ')} {values['mean']:.3f} (worst {values['worst']:.3f})"
-                for name, values in quantities.items()
-                if name in (*TIMED, "peak_memory", "parameters")
-            ]
-            notes.append(f"{trainer}, mean ratios over the plans: {', '.join(parts)}.")
-        return notes
-
-    def to_markdown(self) -> str:
-        """Returns table and notes."""
-        return markdown_table(self.rows(), text_columns=3) + "\n\n" + "\n".join(f"- {note}" for note in self.notes())
-
-    def to_json(self) -> str:
-        """Returns everything, for programs."""
-        measurements = []
-        for measurement in self.measurements:
-            ratios = {quantity: self.ratio(measurement, quantity) for quantity in QUANTITIES}
-            known = {quantity: asdict(ratio) for quantity, ratio in ratios.items() if ratio is not None}
-            measurements.append({**asdict(measurement), "ratio": known})
-        values = {**asdict(self), "measurements": measurements, "summary": self.summary(), "baseline": BASELINE}
-        return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Report":
-        """Returns the report of `to_json`."""
-        values = json.loads(text)
-        measurements = [
-            Measurement(**{name: value for name, value in row.items() if name != "ratio"})
-            for row in values["measurements"]
-        ]
-        return cls(values["command"], values["repeats"], values["versions"], values["hardware"], measurements)
+def bench_table(frame: pandas.DataFrame, baseline: str) -> Table:
+    """Returns the table of a benchmark's frame, see `bench_document`."""
+    quantities = [name for name in QUANTITIES if name != "first_step_seconds" or frame["compiled"].eq(True).any()]
+    rows = []
+    for row in frame.to_dict("records"):
+        batch = "-" if pandas.isna(row["batch_size"]) else int(row["batch_size"])
+        cells = [_cell(row, quantity, baseline) for quantity in quantities]
+        if not pandas.isna(row["error"]):
+            cells = [_shortened(row["error"]), *[None] * (len(quantities) - 1)]
+        rows.append(
+            [row["plan"], f"{batch} x {'x'.join(map(str, row['patch_size']))}", short_name(row["trainer"]), *cells]
+        )
+    columns = ["plan", "batch", "trainer", *(QUANTITIES[quantity][0] for quantity in quantities)]
+    return Table(pandas.DataFrame(rows, columns=columns), text_columns=3)
 
 
 def short_name(trainer: str) -> str:
     """Returns a trainer's name without what all share."""
     return trainer.removeprefix("nnUNetTrainer") or trainer
+
+
+def _cell(row: Mapping[Any, Any], quantity: str, baseline: str) -> str | None:
+    if pandas.isna(row[quantity]):
+        return None
+    text = QUANTITIES[quantity][1](row[quantity])
+    ratio, low, high = (row[f"{quantity}_{name}"] for name in ("ratio", "low", "high"))
+    if row["trainer"] == baseline or pandas.isna(ratio):
+        return text
+    return f"{text} (x {ratio:.2f})" if pandas.isna(low) else f"{text} (x {ratio:.2f}, {low:.2f}-{high:.2f})"
+
+
+def _shortened(error: str) -> str:
+    return error if len(error) < LONGEST_ERROR else f"{error[: LONGEST_ERROR - 3]}..."
+
+
+def _sentence(trainer: str, ratios: Mapping[str, Mapping[str, float]]) -> str:
+    parts = [
+        f"{_name(quantity)} {ratios[quantity]['mean']:.3f} (worst {ratios[quantity]['worst']:.3f})"
+        for quantity in SUMMARISED
+        if quantity in ratios
+    ]
+    return f"{trainer}, mean ratios over the plans: {', '.join(parts)}."
+
+
+def _name(quantity: str) -> str:
+    return QUANTITIES[quantity][0].removeprefix("s / ").partition(" (")[0]
+
+
+def _notes(baseline: str, repeats: int) -> list[str]:
+    return [
+        f"Times: medians of {repeats} rounds in which the trainers took turns in one process. In brackets: the ratio "
+        f"to {baseline}, and for times the smallest and largest ratio of a single round.",
+        "Training step: forward, loss with deep supervision, backward, gradient clipping and optimiser, by nnU-Net's "
+        "own code on synthetic data. Inference tile: forward of one patch without deep supervision.",
+        "Peak memory: what building the network and two training steps added, on the CPU to the resident memory of a "
+        "fresh process, on CUDA to the memory of tensors. GFLOPs: of convolutions and matrix products in the forward "
+        "pass.",
+    ]
+
+
+@plain_style
+def _chart(frame: pandas.DataFrame, baseline: str) -> str:
+    """Returns the bar chart as SVG, empty if there is no ratio."""
+    others = frame[frame["trainer"] != baseline]
+    charted = [quantity for quantity in CHARTED if others[f"{quantity}_ratio"].notna().any()]
+    if not charted:
+        return ""
+    plans, trainers = list(frame["plan"].unique()), list(others["trainer"].unique())
+    figure = new_figure(12, 1.2 + len(plans) * (0.24 * len(trainers) + 0.2))
+    for axes, quantity in zip(figure.subplots(1, len(charted), sharey=True, squeeze=False)[0], charted, strict=True):
+        _draw(axes, others, plans, trainers, quantity)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return to_svg(figure)
+
+
+def _draw(axes: Axes, frame: pandas.DataFrame, plans: Sequence[str], trainers: Sequence[str], quantity: str) -> None:
+    thickness = 0.8 / len(trainers)
+    for index, trainer in enumerate(trainers):
+        known = frame[(frame["trainer"] == trainer) & frame[f"{quantity}_ratio"].notna()]
+        places = known["plan"].map(plans.index) + (index - (len(trainers) - 1) / 2) * thickness
+        ratio, low, high = (known[f"{quantity}_{name}"].astype(float) for name in ("ratio", "low", "high"))
+        axes.barh(places, ratio, thickness * 0.9, color=COLOURS[index % len(COLOURS)], label=short_name(trainer))
+        if low.notna().any():
+            # Half of the range lies outside of the median's ratio at times; a bar cannot end before it begins.
+            errors = [(ratio - low).clip(lower=0), (high - ratio).clip(lower=0)]
+            axes.errorbar(ratio, places, xerr=errors, fmt="none", ecolor="#333", elinewidth=1)
+        for place, value in zip(places, ratio, strict=True):
+            axes.text(0.02, place, f"{value:.2f}", va="center", color="white", fontsize=8)
+    axes.axvline(1, color="#333", linewidth=1)
+    axes.set_yticks(range(len(plans)), plans)
+    axes.invert_yaxis()
+    axes.set_title(_name(quantity), loc="left")
+    axes.set_xlabel("ratio to the stock network")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,285 +1,168 @@
-"""What was found, in numbers for programs, in tables and in words."""
+"""What the modules of one model or two do: sentences, figures by stage, maps, attention matrices and gates."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import pandas
 
-from nnunetv2_salstm.evaluation.probe import DIRECTIONS, GATES, AttentionFindings, Features, StageFindings
+from nnunetv2_salstm.reporting.document import Block, Bullets, Document, Figure, Section, Table, Text, made_with
+from nnunetv2_salstm.reporting.inspection_figures import (
+    DIRECTIONS,
+    GATES,
+    draw_attention,
+    draw_contributions,
+    draw_gates,
+    draw_matrices,
+    draw_sparsity,
+)
 
-FORMAT = 1
-# An attention matrix at most so far from another, in total variation, is called equal to it.
-COLLAPSED = 0.05
-
-Quantity = Callable[[StageFindings], float | None]
-
-
-@dataclass(frozen=True)
-class Series:
-    """A quantity against the stage: mean, smallest and largest value over cases; stages without it are left out."""
-
-    stages: list[int]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-
-
-@dataclass
-class ModelFindings:
-    """What was found in one model.
-
-    Attributes:
-        label: its short name.
-        about: folder, trainer, configuration, fold and checkpoint.
-        salstm: the configuration of its modules, None for a stock network.
-        cases: what is said about each stage, by case.
-    """
-
-    label: str
-    about: dict[str, Any]
-    salstm: dict[str, Any] | None
-    cases: dict[str, list[StageFindings]] = field(default_factory=dict)
-
-    @property
-    def n_stages(self) -> int:
-        """Stages of the encoder."""
-        return len(next(iter(self.cases.values())))
-
-    def stages(self, kind: str = "module") -> list[int]:
-        """Returns the stages with a module, with gates or with attention."""
-        first = next(iter(self.cases.values()))
-        return [
-            stage
-            for stage, found in enumerate(first)
-            if found.module and (kind == "module" or getattr(found.module, kind))
-        ]
-
-    def series(self, quantity: Quantity) -> Series:
-        """Returns a quantity against the stage, over the cases that have it."""
-        series = Series([], [], [], [])
-        for stage in range(self.n_stages):
-            found = [value for case in self.cases.values() if (value := quantity(case[stage])) is not None]
-            if found:
-                series.stages.append(stage)
-                series.mean.append(sum(found) / len(found))
-                series.low.append(min(found))
-                series.high.append(max(found))
-        return series
-
-    def mean(self, stage: int, quantity: Quantity) -> float | None:
-        """Returns a quantity's mean over the cases, None where the stage does not have it."""
-        series = self.series(quantity)
-        return dict(zip(series.stages, series.mean, strict=True)).get(stage)
-
-    def matrix(self, stage: int, direction: str) -> Tensor:
-        """Returns the attention matrix of a stage, (C, C), its mean over the cases."""
-        found = [attention_of(case[stage], direction) for case in self.cases.values()]
-        return torch.stack([attention.matrix for attention in found if attention is not None]).mean(0)
-
-    def words(self) -> list[str]:
-        """Returns in sentences what this model is and what its modules have become."""
-        if self.salstm is None:
-            return [
-                f"{self.label} is a stock network without SA-LSTM modules: only the sparsity of its encoder's outputs "
-                "can be shown."
-            ]
-        sentences = []
-        if not self.stages("gates"):
-            sentences.append(
-                f"{self.label} has plain convolutions as its modules: there are no gates and no attention."
-            )
-        elif not self.stages("attention"):
-            sentences.append(
-                f"{self.label} has its attention switched off: there are gates, but no attention matrices."
-            )
-        else:
-            sentences += self._collapses()
-        added = self.series(contribution)
-        silent = [stage for stage, mean in zip(added.stages, added.mean, strict=True) if mean == 0]
-        if silent:
-            sentences.append(f"{self.label}: the modules of {_stages(silent)} add nothing; they are as at the start.")
-        heard = [(mean, stage) for stage, mean in zip(added.stages, added.mean, strict=True) if mean]
-        if heard:
-            (most, loud), (least, quiet) = max(heard), min(heard)
-            sentences.append(
-                f"{self.label}: the modules add {percent(least)} (stage {quiet}) to {percent(most)} (stage {loud}) of "
-                "their skip's norm."
-                if len(heard) > 1
-                else f"{self.label}: the module adds {percent(most)} (stage {loud}) of its skip's norm."
-            )
-        return sentences
-
-    def _collapses(self) -> list[str]:
-        sentences, collapsed = [], []
-        for name, distance in (("identity", "from_identity"), ("uniform matrix", "from_uniform")):
-            for direction in DIRECTIONS:
-                series = self.series(of_attention(direction, distance))
-                stages = [s for s, mean in zip(series.stages, series.mean, strict=True) if mean < COLLAPSED]
-                # With a single channel all matrices are the same: [[1]].
-                stages = [stage for stage in stages if len(self.matrix(stage, direction)) > 1]
-                collapsed += stages
-                if stages:
-                    sentences.append(
-                        f"{self.label}: the {direction} attention of {_stages(stages)} has collapsed to the {name} "
-                        f"(distance below {COLLAPSED})."
-                    )
-        single = [stage for stage in self.stages("attention") if len(self.matrix(stage, "forward")) == 1]
-        if single:
-            sentences.append(f"{self.label}: the modules of {_stages(single)} have one channel, whose attention is 1.")
-        if not collapsed and len(single) < len(self.stages("attention")):
-            sentences.append(f"{self.label}: no attention has collapsed to the identity or to the uniform matrix.")
-        return sentences
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything as JSON values."""
-        matrices = {
-            str(stage): {direction: self.matrix(stage, direction).tolist() for direction in DIRECTIONS}
-            for stage in self.stages("attention")
-        }
-        return {
-            "label": self.label,
-            **self.about,
-            "salstm": self.salstm,
-            "words": self.words(),
-            "attention_matrices": matrices,
-            "cases": {name: [_stage_json(stage) for stage in stages] for name, stages in self.cases.items()},
-        }
+NOTES = (
+    "Stage 0 is the full resolution; the last stage is the bottleneck. Lines and tables are means over the cases, "
+    "bands reach from the smallest to the largest case.",
+    "L1-norm sparsity is Hoyer's: (√n - |x|₁ / |x|₂) / (√n - 1) for each channel's map of n values, 0 if all "
+    "magnitudes are equal, 1 if all but one value are zero.",
+    "Contribution: |block(x) - x|₂ / |x|₂ of the skip x. In maps: |block(x) - x|₂ over the channels of a voxel, in "
+    "units of the root mean square of |x|₂, over the case as the network reads it: from transparent at 0 to bright at "
+    "the panel's largest value, which its title gives.",
+    "An attention matrix is C x C, its rows sum to 1. Entropy is the rows' divided by log C. Distances are total "
+    "variations, means over the rows: 0 is equal, 1 is disjoint.",
+    "Pairs in the table are the forward and the reverse direction's.",
+    "Saturated are values of i, f, o below 0.05 or above 0.95, and of g below -0.95 or above 0.95.",
+)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was found in one model or two on the same cases.
+def inspection_document(
+    frame: pandas.DataFrame,
+    about: Sequence[Mapping[str, Any]],
+    matrices: Mapping[str, Mapping[tuple[int, str], np.ndarray]],
+    maps: Mapping[str, bytes],
+    words: Sequence[str],
+    *,
+    images: str,
+    collapsed: float,
+    command: str,
+    versions: Mapping[str, str | int],
+) -> Document:
+    """Returns the document about an inspection.
 
-    Attributes:
-        command: that made it.
+    Args:
+        frame: a row for each model, case and stage, see `evaluation.inspection.ModelFindings.frame`.
+        about: of each model its label, trainer, plans, configuration, fold, checkpoint and modules.
+        matrices: by model, the attention matrices by stage and direction, (C, C).
+        maps: by case, the figure of the contributions, see `inspection_figures.draw_maps`.
+        words: what was found.
         images: what was read.
-        models: in the order of the command.
-        made_with: versions and hardware.
+        collapsed: distance below which an attention has collapsed.
+        command: that made it.
+        versions: and hardware, it was made with.
     """
-
-    command: str
-    images: str
-    models: Sequence[ModelFindings]
-    made_with: dict[str, Any]
-
-    def words(self) -> list[str]:
-        """Returns the sentences about all models."""
-        return [sentence for model in self.models for sentence in model.words()]
-
-    def to_json(self) -> str:
-        """Returns everything for programs."""
-        values = {
-            "format": FORMAT,
-            "command": self.command,
-            "images": self.images,
-            "collapsed_below": COLLAPSED,
-            "models": [model.to_json() for model in self.models],
-            "made_with": self.made_with,
-        }
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
-
-    def rows(self) -> list[list[str]]:
-        """Returns a table with a row for each model and stage: means over the cases, without columns of nothing."""
-        quantities: dict[str, tuple[list[Quantity], Callable[[float], str]]] = {
-            "sparsity before": ([lambda stage: stage.before.sparsity], _number),
-            "after": ([lambda stage: stage.after.sparsity], _number),
-            "of the module": ([lambda stage: stage.module.output.sparsity if stage.module else None], _number),
-            "contribution": ([contribution], percent),
-            "entropy": ([of_attention(direction, "entropy") for direction in DIRECTIONS], _number),
-            "from identity": ([of_attention(direction, "from_identity") for direction in DIRECTIONS], _number),
-            "from uniform": ([of_attention(direction, "from_uniform") for direction in DIRECTIONS], _number),
-        }
-        lines = [(model, stage) for model in self.models for stage in range(model.n_stages)]
-        columns = [["model", *(model.label for model, _ in lines)], ["stage", *(str(stage) for _, stage in lines)]]
-        for name, (parts, text) in quantities.items():
-            cells = [
-                " / ".join("-" if (mean := model.mean(stage, part)) is None else text(mean) for part in parts)
-                if model.mean(stage, parts[0]) is not None
-                else "-"
-                for model, stage in lines
-            ]
-            if any(cell != "-" for cell in cells):
-                columns.append([name, *cells])
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def gate_rows(self) -> list[list[str]]:
-        """Returns a table of the gates: mean, standard deviation and saturated shares, means over the cases."""
-        rows = [["model", "stage", *(f"{gate}: mean ± SD, low, high" for gate in GATES)]]
-        for model in self.models:
-            for stage in model.stages("gates"):
-                row = [model.label, str(stage)]
-                for gate in GATES:
-                    mean, deviation, low, high = (
-                        model.mean(stage, of_gate(gate, name)) for name in ("mean", "deviation", "low", "high")
-                    )
-                    row.append(f"{mean:.2f} ± {deviation:.2f}, {low:.0%}, {high:.0%}")
-                rows.append(row)
-        return rows
-
-
-def contribution(stage: StageFindings) -> float | None:
-    """Returns the norm of what a module adds relative to its skip's."""
-    return stage.module.contribution if stage.module else None
+    labels = list(frame["model"].unique())
+    blocks: list[Block] = [
+        Table(pandas.DataFrame(about), text_columns=7),
+        Text(f"Cases: {frame['case'].nunique()}, of `{images}`"),
+        Bullets(words, highlight=True),
+        Section(
+            "Sparsity",
+            [
+                _figure(
+                    "sparsity",
+                    draw_sparsity(frame),
+                    "Sparsity and mean absolute value against the stage; bands are the range over cases.",
+                )
+            ],
+        ),
+    ]
+    if frame["module_magnitude"].notna().any():
+        caption = "Norm of each module's contribution relative to its skip's."
+        blocks.append(
+            Section(
+                "What the modules add",
+                [
+                    _figure("contribution", draw_contributions(frame), caption),
+                    *(
+                        _figure(f"map_{case}", picture, f"{case}: where each module acts.")
+                        for case, picture in maps.items()
+                    ),
+                ],
+            )
+        )
+    if frame["forward_from_identity"].notna().any():
+        blocks.append(
+            Section(
+                "Attention",
+                [
+                    _figure(
+                        "attention",
+                        draw_attention(frame, collapsed),
+                        "Within the grey bands the attention has collapsed: to the identity, or to the uniform matrix.",
+                    ),
+                    *(
+                        _figure(
+                            f"matrices_{labels.index(label) + 1}",
+                            draw_matrices(frame[frame["model"] == label], found),
+                            f"{label}: attention matrices, means over slices and cases.",
+                        )
+                        for label, found in matrices.items()
+                        if found
+                    ),
+                ],
+            )
+        )
+    if frame["i_mean"].notna().any():
+        caption = "Values of the last step, both directions; below, how many are saturated."
+        blocks.append(Section("Gates", [_figure("gates", draw_gates(frame), caption), gate_table(frame)]))
+    blocks += [
+        Section("Numbers", [stage_table(frame)]),
+        Section("What the numbers mean", [Bullets(NOTES)], folded=True),
+    ]
+    return Document(f"inspect: {' and '.join(labels)}", blocks, made_with(command, versions))
 
 
-def of_attention(direction: str, name: str) -> Quantity:
-    """Returns a quantity of one direction's attention: entropy, from_identity or from_uniform."""
-
-    def quantity(stage: StageFindings) -> float | None:
-        attention = attention_of(stage, direction)
-        return None if attention is None else getattr(attention, name)
-
-    return quantity
-
-
-def of_gate(gate: str, name: str) -> Quantity:
-    """Returns a quantity of a gate: mean, deviation, low or high."""
-
-    def quantity(stage: StageFindings) -> float | None:
-        return getattr(stage.module.gates[gate], name) if stage.module and stage.module.gates else None
-
-    return quantity
-
-
-def attention_of(stage: StageFindings, direction: str) -> AttentionFindings | None:
-    """Returns what is said about one direction's attention, None where there is none."""
-    return stage.module.attention.get(direction) if stage.module else None
+def stage_table(frame: pandas.DataFrame) -> Table:
+    """Returns a row for each model and stage: means over the cases, without columns of nothing."""
+    means = _means(frame)
+    table = means[["model", "stage"]].copy()
+    for name, columns, show in (
+        ("sparsity before", ["before_sparsity"], _number),
+        ("after", ["after_sparsity"], _number),
+        ("of the module", ["module_sparsity"], _number),
+        ("contribution", ["contribution"], _percent),
+        ("entropy", [f"{direction}_entropy" for direction in DIRECTIONS], _number),
+        ("from identity", [f"{direction}_from_identity" for direction in DIRECTIONS], _number),
+        ("from uniform", [f"{direction}_from_uniform" for direction in DIRECTIONS], _number),
+    ):
+        if means[columns[0]].notna().any():
+            rows = means[columns].itertuples(index=False)
+            table[name] = [None if pandas.isna(row[0]) else " / ".join(map(show, row)) for row in rows]
+    return Table(table)
 
 
-def percent(share: float) -> str:
-    """Returns a share in per cent."""
-    return f"{100 * share:.3g} %"
+def gate_table(frame: pandas.DataFrame) -> Table:
+    """Returns the gates of each model and stage: mean, standard deviation and saturated shares, over the cases."""
+    means = _means(frame)
+    means = means[means["i_mean"].notna()]
+    table = means[["model", "stage"]].copy()
+    for gate in GATES:
+        rows = means[[f"{gate}_{name}" for name in ("mean", "deviation", "low", "high")]].itertuples(index=False)
+        table[f"{gate}: mean ± SD, low, high"] = [
+            "-" if pandas.isna(mean) else f"{mean:.2f} ± {deviation:.2f}, {low:.0%}, {high:.0%}"
+            for mean, deviation, low, high in rows
+        ]
+    return Table(table, text_columns=2)
+
+
+def _means(frame: pandas.DataFrame) -> pandas.DataFrame:
+    return frame.groupby(["model", "stage"], sort=False).mean(numeric_only=True).reset_index()
+
+
+def _figure(name: str, picture: bytes, caption: str) -> Figure:
+    return Figure(png=picture, caption=caption, file=f"{name}.png")
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    return "-" if pandas.isna(value) else f"{value:.3f}"
 
 
-def _stages(stages: Sequence[int]) -> str:
-    *others, last = map(str, stages)
-    return f"stages {', '.join(others)} and {last}" if others else f"stage {last}"
-
-
-def _features_json(features: Features) -> dict[str, float | None]:
-    return {"sparsity": features.sparsity, "magnitude": features.magnitude}
-
-
-def _stage_json(stage: StageFindings) -> dict[str, Any]:
-    module = stage.module
-    return {
-        "before": _features_json(stage.before),
-        "after": _features_json(stage.after),
-        "module": module
-        and {
-            "output": _features_json(module.output),
-            "contribution": module.contribution,
-            "gates": {name: vars(gate) for name, gate in module.gates.items()},
-            "attention": {
-                direction: {name: getattr(found, name) for name in ("entropy", "from_identity", "from_uniform")}
-                for direction, found in module.attention.items()
-            },
-        },
-    }
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -9,8 +9,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.networks import cell_size
-from nnunetv2_salstm.page import COLOURS, new_figure, plain_style, to_svg
 from nnunetv2_salstm.plans import channels_per_stage
+from nnunetv2_salstm.reporting.figures import COLOURS, new_figure, plain_style, to_svg
 
 # Inches: the boxes, the way from a stage to the next, how far a stage is moved in, and the room for the blocks.
 WIDTH, HEIGHT, DOWN, INDENT, MIDDLE = 1.8, 0.5, 0.85, 0.4, 3.2

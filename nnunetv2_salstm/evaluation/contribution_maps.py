@@ -13,7 +13,7 @@ from nnunetv2_salstm.host.models import Model, TilePredictor
 
 
 @dataclass(frozen=True)
-class Overlay:
+class ContributionMaps:
     """One slice of a case as a network sees it, and what its modules add there.
 
     Attributes:
@@ -37,14 +37,16 @@ def fullest_slice(predictor: TilePredictor) -> int:
     return int(foreground.argmax()) if foreground.any() else len(foreground) // 2
 
 
-def make_overlay(model: Model, predictor: TilePredictor, probe: Probe, pixel: tuple[float, float], z: int) -> Overlay:
-    """Returns the overlay of slice z of the case that was predicted last."""
+def contribution_maps(
+    model: Model, predictor: TilePredictor, probe: Probe, pixel: tuple[float, float], z: int
+) -> ContributionMaps:
+    """Returns the maps in slice z of the case that was predicted last."""
     _, depth, *plane = predictor.data.shape
     maps = {
         stage: stitch(probe.maps(stage), predictor.slicers, model.cell(stage), plane, z).numpy()
         for stage in probe.blocks
     }
-    return Overlay(predictor.data[0, z].float().cpu().numpy(), maps, z, depth, pixel)
+    return ContributionMaps(predictor.data[0, z].float().cpu().numpy(), maps, z, depth, pixel)
 
 
 def stitch(

@@ -1,11 +1,10 @@
-"""Runs a conversion from the command line's arguments: finds the cases, converts them, writes the summary."""
+"""Converting the cases of a collection, in several processes, so that it can be gone on with after any interruption."""
 
-import argparse
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,65 +12,93 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from nnunetv2_salstm.commands.convert import DATASET_IDS
 from nnunetv2_salstm.converters import acdc, cvc_clinicdb, isic2018, synapse
 from nnunetv2_salstm.converters.case import Case, Collection
 from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
-from nnunetv2_salstm.converters.splits import split
-from nnunetv2_salstm.converters.summary import Facts, summarise
+from nnunetv2_salstm.converters.splits import Splits, split
+from nnunetv2_salstm.converters.summary import Facts
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.images import BadFile
 
-FINDERS = {"acdc": acdc.find, "isic2018": isic2018.find, "cvc-clinicdb": cvc_clinicdb.find, "synapse": synapse.find}
+# What finds the cases in the official folder of each data set.
+FINDERS: dict[str, Callable[..., Collection]] = {
+    "acdc": acdc.find,
+    "isic2018": isic2018.find,
+    "cvc-clinicdb": cvc_clinicdb.find,
+    "synapse": synapse.find,
+}
 DEFAULT_PROCESSES = 8
 
 
-def run_convert(arguments: argparse.Namespace) -> None:
-    """Converts, and prints a summary.
+@dataclass(frozen=True)
+class Converted:
+    """What became of a collection.
+
+    Attributes:
+        facts: of the cases that are good, by name.
+        problems: what was bad and left out.
+        splits: of the good training cases.
+    """
+
+    facts: Mapping[str, Facts]
+    problems: list[str]
+    splits: Splits
+
+
+def convert(
+    collection: Collection,
+    source: Path,
+    target: Target,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    skip_bad: bool = False,
+    processes: int | None = None,
+) -> Converted:
+    """Reads and checks all cases of a collection and writes them as nnU-Net's raw dataset.
+
+    Args:
+        collection: what was found.
+        source: the folder that it was found in.
+        target: where to write.
+        overwrite: replace what an earlier conversion wrote.
+        dry_run: write nothing.
+        skip_bad: leave bad cases out.
+        processes: that convert; None for one a core, at most 8.
 
     Raises:
-        SalstmError: for a folder that is not the data set, bad cases, a dataset that is already there, or a full disk.
+        SalstmError: for bad cases, a dataset that is already there, or a full disk.
     """
-    if not arguments.folder.is_dir():
-        raise SalstmError(f"-i {arguments.folder} must be the data set's folder, and there is no such folder")
-    collection = FINDERS[arguments.data](arguments)
-    number = arguments.dataset_id or DATASET_IDS[arguments.data][collection.neighbours]
-    target = Target.of(number, collection.name + "_25d" * collection.neighbours)
     settings = {
         "converted_by": f"{MADE_BY} {version('nnunetv2-salstm')}",
-        "source": str(arguments.folder.resolve()),
-        "data": arguments.data,
+        "source": str(source.resolve()),
         **collection.options,
     }
-    target.require_free(arguments.folder, settings, arguments.overwrite)
-    if collection.problems and not (arguments.skip_bad or arguments.dry_run):
+    target.require_free(source, settings, overwrite)
+    if collection.problems and not (skip_bad or dry_run):
         raise _refused(collection.problems)
     if not _training(collection.cases):
-        raise _nothing_left(arguments.folder, collection.problems)
-    if not (arguments.skip_bad or collection.problems):
+        raise _nothing_left(source, collection.problems)
+    if not (skip_bad or collection.problems):
         # Before the long work; with cases to leave out it is not known yet which there will be.
-        target.require_splits(split(_training(collection.cases)), arguments.overwrite)
+        target.require_splits(split(_training(collection.cases)), overwrite)
 
     with _explained():
-        if not arguments.dry_run:
+        if not dry_run:
             target.claim(settings)
-        work = _Work(None if arguments.dry_run else target, collection.file_ending, len(collection.labels))
-        facts, problems = _convert(collection, work, arguments)
+        work = _Work(None if dry_run else target, collection.file_ending, len(collection.labels))
+        go_on = skip_bad or dry_run
+        facts, problems = _convert(collection, work, go_on, processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1))
         cases = [case for case in collection.cases if case.name in facts]
-        if problems and not arguments.skip_bad:
+        if problems and not skip_bad:
             raise _refused(problems)
         if not _training(cases):
-            raise _nothing_left(arguments.folder, problems)
+            raise _nothing_left(source, problems)
         splits = split(_training(cases))
-        target.require_splits(splits, arguments.overwrite)
-        if not arguments.dry_run:
+        target.require_splits(splits, overwrite)
+        if not dry_run:
             files = {file for case in cases for file in facts[case.name].files}
             target.finish(collection, files, len(_training(cases)), splits)
-    print(f"{target.folder.name}\n{summarise(collection, facts, problems, splits)}")
-    if arguments.dry_run:
-        print("Dry run: nothing was written.")
-    else:
-        print(f"Written: {target.folder}\nNext: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
+    return Converted(facts, problems, splits)
 
 
 @dataclass(frozen=True)
@@ -94,15 +121,14 @@ class _Work:
         return Facts.of(content, self.labels, files)
 
 
-def _convert(collection: Collection, work: _Work, arguments: argparse.Namespace) -> tuple[dict[str, Facts], list[str]]:
-    """Returns the facts of the converted cases, by name, and all problems; stops at the first unless told otherwise."""
+def _convert(collection: Collection, work: _Work, go_on: bool, processes: int) -> tuple[dict[str, Facts], list[str]]:
+    """Returns the facts of the converted cases, by name, and all problems; stops at the first unless it is to go on."""
     from tqdm import tqdm
 
     facts: dict[str, Facts] = {}
     bad: dict[str, str] = {}
-    processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
     results = _results(collection.cases, work, processes)
-    verb = "checking" if arguments.dry_run else "converting"
+    verb = "checking" if work.target is None else "converting"
     try:
         with tqdm(total=len(collection.cases), unit="case", desc=verb) as bar:
             for case, result in results:
@@ -111,7 +137,7 @@ def _convert(collection: Collection, work: _Work, arguments: argparse.Namespace)
                     facts[case.name] = result
                     continue
                 bad[case.name] = result
-                if not (arguments.skip_bad or arguments.dry_run):
+                if not go_on:
                     break
     except BrokenProcessPool:
         raise SalstmError(
