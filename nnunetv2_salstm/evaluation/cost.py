@@ -50,12 +50,9 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
 
 def _parameters(checkpoint: Path) -> int:
     """Returns the number of the network's parameters in a checkpoint, each once however many names it has."""
-    from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+    from nnunetv2_salstm.host.checkpoints import read_checkpoint
 
-    try:
-        weights = read_checkpoint(checkpoint)["network_weights"]
-    except (OSError, *UNREADABLE) as error:
-        raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
+    weights = read_checkpoint(checkpoint)["network_weights"]
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     unique = {
         tensor.data_ptr(): tensor.numel()
