@@ -635,8 +635,8 @@ def main(words=None):
     parser.add_argument("--figure", type=Path, help="file to draw")
     arguments = parser.parse_args(words)
 
-    from nnunetv2_salstm.host.versions import package_versions
     from nnunetv2_salstm.evaluation.benchmark import Benchmark
+    from nnunetv2_salstm.host.versions import package_versions
     from nnunetv2_salstm.study.study import read_study
 
     studies = [read_study(file) for file in arguments.studies]

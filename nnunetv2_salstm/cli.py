@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import doctor, patch
-from nnunetv2_salstm.commands import bench, compare, convert, demo, graft, inspect, matrix, plan, trainers
+from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, matrix, plan, trainers
 from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -21,7 +20,6 @@ COMMANDS = {
     "graft": graft,
     "inspect": inspect,
     "matrix": matrix,
-    "patch": patch,
     "plan": plan,
     "trainers": trainers,
 }

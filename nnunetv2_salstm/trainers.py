@@ -14,9 +14,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_salstm.config import FRAMES, SALSTMConfig
 from nnunetv2_salstm.host.augmentation import synchronise_frames
 from nnunetv2_salstm.host.checkpoints import CheckpointError, DamagedCheckpoint, RefusedCheckpoint, read_checkpoint
-from nnunetv2_salstm.host.frames import FRAMES, channels_of_a_frame
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
@@ -162,7 +163,7 @@ class SALSTMTrainerMixin:
                 raise DamagedCheckpoint(f"{error}; {_whole_beside(file)}") from None
         if arguments is not None:
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
-            if theirs != self.salstm:
+            if _same_network(theirs) != _same_network(self.salstm):
                 raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
 
@@ -186,7 +187,7 @@ class SALSTMTrainerMixin:
         if not others or not plans_file.is_file():
             return
         theirs = salstm_of(json.loads(plans_file.read_text()), self.configuration_name)
-        if theirs != self.salstm:
+        if _resolved(theirs) != _resolved(self.salstm):
             raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
 
 
@@ -207,9 +208,19 @@ def _whole_beside(checkpoint: Path) -> str:
     return "there is no whole one beside it; remove it and train anew"
 
 
+def _resolved(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
+    """Returns the configuration of values in plans, of whichever format; None for the stock network."""
+    return None if salstm is None else SALSTMConfig.from_json(salstm)
+
+
+def _same_network(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
+    """Returns the configuration without how its training starts: that is over where a checkpoint is loaded."""
+    return None if salstm is None else SALSTMConfig.from_json(salstm).same_network()
+
+
 def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     stock = {"network": "stock, without SA-LSTM blocks"}
-    theirs, ours = theirs or stock, ours or stock
+    theirs, ours = (stock if values is None else SALSTMConfig.from_json(values).to_json() for values in (theirs, ours))
     names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     return (
         f"{place} holds another configuration than this run: "

@@ -54,7 +54,7 @@ FACTS = {
 
 
 @pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name == "btcv3d")) for name in PRESETS]
+    "preset", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "btcv3d")) for name in PRESETS]
 )
 def test_presets_are_what_nnunet_plans(preset, nnunet_folders, monkeypatch):
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -252,7 +252,7 @@ def run_fake_worker(tmp_path, monkeypatch, script):
     fake.chmod(0o755)
     monkeypatch.setattr(measure_processes.sys, "executable", str(fake))
     job = worker.Job(tiny_plan(), [BASELINE, A], "cpu", None, 1)
-    return list(measure_processes._run_worker(job, tmp_path, lambda: None))
+    return list(measure_processes._run_worker(job, tmp_path, {}, lambda: None))
 
 
 def test_a_killed_process_ran_out_of_memory(tmp_path, monkeypatch):
@@ -301,7 +301,7 @@ def test_a_data_set_is_found_by_number_and_by_name(tmp_path, monkeypatch):
     [
         (["--preset", "hippo"], f"--preset must name some of {', '.join(PRESETS)}; got hippo"),
         (["--preset", "acdc2d", "-c", "2d"], "-c needs a data set (-d) or a file of plans"),
-        (["--trainers", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
+        (["-tr", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
         (["--plans", "absent.json"], "there is no file of plans at absent.json"),
         (["--plans", "{broken}"], "is not JSON"),
         (["--plans", "{list}"], "holds no plans"),
@@ -329,8 +329,8 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_one_line(capsys):
-    assert cli.main(["bench", "--device", "cuda"]) == 1
-    assert capsys.readouterr().err.endswith("it finds none; run with --device cpu\n")
+    assert cli.main(["bench", "-device", "cuda"]) == 1
+    assert capsys.readouterr().err.endswith("it finds none; run with -device cpu\n")
 
 
 # Report
@@ -413,7 +413,7 @@ def test_table_json_and_page_say_the_same(benchmark):
     assert page == to_html(_document(benchmark))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     plans = tiny_plan().plans
     huge = json.loads(json.dumps(plans["configurations"]["3d_fullres"]))
@@ -422,7 +422,7 @@ def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     file = tmp_path / "plans" / "nnUNetPlans.json"
     file.parent.mkdir()
     file.write_text(json.dumps(plans))
-    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "--trainers", BASELINE, A]
+    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "-tr", BASELINE, A]
     command += ["--repeats", "2", "--json", "new/bench.json", "--html", "bench.html"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -10,6 +10,7 @@ import torch
 from presets import as_residual_encoder, build, name_of, plans_of, tiny
 from test_checkpoints import GOLDEN, Malicious
 
+from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.grafting import Graft, add_blocks
@@ -145,6 +146,16 @@ def test_plans_take_a_new_name_only_where_the_trainers_name_does_not_say_all(gra
     plans = graft.plans(plans_of(plan), name_of(plan))
     assert plans["plans_name"] == name
     assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["module"] == module
+
+
+def test_grafted_blocks_start_as_the_identity_whatever_the_default_is(monkeypatch):
+    defaults = {**SALSTMConfig.__init__.__kwdefaults__, "initial_gain": 1.0}
+    monkeypatch.setattr(SALSTMConfig.__init__, "__kwdefaults__", defaults)
+    plan = tiny(2)
+    plans = Graft("nnUNetTrainerSALSTM_A", {}).plans(plans_of(plan), name_of(plan))
+    assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["initial_gain"] == 0
+    with pytest.raises(SalstmError, match=r"--config says initial_gain 0\.5, but grafted blocks start as the identity"):
+        Graft("nnUNetTrainerSALSTM_A", {"initial_gain": 0.5}).plans(plans_of(plan), name_of(plan))
 
 
 def cut_a_convolution(checkpoint):

@@ -235,6 +235,24 @@ def test_refuses_checkpoints_of_another_configuration(make, tmp_path, saved, sal
         trainer.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
 
 
+@pytest.mark.parametrize("change", [{"initial_gain": 0.5}, {"format": 1}], ids=str)
+def test_continues_a_checkpoint_of_another_start_or_an_older_format(make, tmp_path, change):
+    other, trainer = make("nnUNetTrainerSALSTM_A"), make("nnUNetTrainerSALSTM_A")
+    for each in (other, trainer):
+        each.initialize()
+    file = tmp_path / "checkpoint_latest.pth"
+    other.save_checkpoint(str(file))
+    checkpoint = torch.load(file, weights_only=False)
+    arguments = checkpoint["init_args"]
+    architecture = arguments["plans"]["configurations"][arguments["configuration"]]["architecture"]
+    salstm = architecture["arch_kwargs"]["salstm"]
+    salstm.update(change)
+    if change == {"format": 1}:
+        del salstm["initial_gain"], salstm["attention"]
+    torch.save(checkpoint, file)
+    trainer.load_checkpoint(str(file))
+
+
 def test_refuses_a_results_folder_of_another_configuration(make):
     def folds(fold, salstm):
         trainer = make("nnUNetTrainerSALSTM_A_1epochs_1its_seed9", salstm, plans_name="MixedPlans", fold=fold)

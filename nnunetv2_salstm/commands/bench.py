@@ -16,6 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_salstm.commands.options import add_option, positive
 from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
 from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset, presets
 from nnunetv2_salstm.host.errors import SalstmError
@@ -40,30 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"plans that come with this package, all by default: {', '.join(PRESETS)}",
     )
     plans.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net plans, e.g. nnUNetPlans.json")
-    plans.add_argument("-d", metavar="DATASET", dest="dataset", help="a planned data set, by number or name")
-    parser.add_argument(
+    add_option(plans, "-d", help="a planned data set, by number or name")
+    add_option(
+        parser,
         "-c",
-        nargs="+",
-        metavar="CONFIGURATION",
-        dest="configurations",
+        many=True,
         help="of the plans or data set, e.g. 3d_fullres (default: every one in a file of plans)",
     )
-    parser.add_argument(
-        "-p", metavar="PLANS", dest="plans_name", default="nnUNetPlans", help="plans of the data set (%(default)s)"
-    )
-    parser.add_argument(
-        "--trainers",
-        nargs="+",
-        metavar="TRAINER",
+    add_option(parser, "-p", dest="plans_name", help="plans of the data set (%(default)s)")
+    add_option(
+        parser,
+        "-tr",
+        many=True,
         default=list(TRAINERS),
         help=f"trainers to compare (default: {' '.join(TRAINERS)}); ratios need {BASELINE}",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure (%(default)s)")
+    add_option(parser, "-device", help="where to measure (%(default)s)")
     parser.add_argument(
-        "--repeats", type=_positive, default=5, metavar="N", help="timed rounds, after the warm-up (%(default)s)"
+        "--repeats", type=positive, default=5, metavar="N", help="timed rounds, after the warm-up (%(default)s)"
     )
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="at most so many samples a batch (default: the plans')"
+        "--batch-size", type=positive, metavar="N", help="at most so many samples a batch (default: the plans')"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results for programs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with table and bar chart")
@@ -173,10 +171,3 @@ def _write(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         if file is not None:
             with written_whole(file) as unfinished:
                 unfinished.write_text(render())
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value

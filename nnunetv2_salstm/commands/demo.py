@@ -6,22 +6,21 @@ accuracy. Everything lands in one folder; after Ctrl-C the same command goes on 
 """
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunetv2_salstm.commands.options import add_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the demo."""
-    parser.add_argument(
-        "--out",
+    add_option(
+        parser,
+        "-o",
         metavar="DIR",
-        type=Path,
         default=Path("nnunetv2_salstm_demo"),
         help="folder for everything the demo writes (default: ./%(default)s)",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: %(default)s)"
-    )
+    add_option(parser, "-device", help="where to train and predict (%(default)s)")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -33,12 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the demo.
 
     Raises:
-        SalstmError: if the device, the folder or the disk does not allow it.
+        SalstmError: if the device, the folder or the disk does not allow it, or a command of nnU-Net fails.
     """
-    # Before torch is imported: threads that spin while they wait make a run several times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from nnunetv2_salstm.commands.demo_stages import FULL, QUICK, run_demo
 
-    from nnunetv2_salstm.commands.demo_pipeline import run_demo
-    from nnunetv2_salstm.commands.demo_settings import FULL, QUICK
-
-    run_demo(arguments.out.absolute(), QUICK if arguments.quick else FULL, arguments.device)
+    run_demo(arguments.output.absolute(), QUICK if arguments.quick else FULL, arguments.device)

@@ -34,13 +34,13 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
             _compare(folder, _read(file), settings)
             return
         if folder.exists() and any(folder.iterdir()):
-            raise SalstmError(f"{folder} holds something else; choose a new or empty folder with --out")
+            raise SalstmError(f"{folder} holds something else; choose a new or empty folder with -o")
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if free < disk:
             raise SalstmError(
                 f"{folder} has room for {free / 1e6:.0f} MB but the demo needs {disk / 1e6:.0f} MB; "
-                "free some room, or choose a folder on another disk with --out"
+                "free some room, or choose a folder on another disk with -o"
             )
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(settings, indent=2) + "\n")
@@ -57,15 +57,10 @@ def explained(folder: Path) -> Iterator[None]:
         if error.errno in _STORAGE:
             raise _cannot_write(error.filename or folder, error.strerror) from error
         raise
-    except RuntimeError as error:
-        # torch's writer of checkpoints does not pass on what the system says; this is the name of its source.
-        if "inline_container" in str(error):
-            raise _cannot_write(folder, "not all of a checkpoint could be written") from error
-        raise
 
 
 def _cannot_write(place: str | Path, reason: str | None) -> SalstmError:
-    return SalstmError(f"cannot write to {place}: {reason}; free some room, or choose another folder with --out")
+    return SalstmError(f"cannot write to {place}: {reason}; free some room, or choose another folder with -o")
 
 
 def _compare(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -74,7 +69,7 @@ def _compare(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> N
         there, here = ({name: values.get(name) for name in names} for values in (found, settings))
         raise SalstmError(
             f"{folder} was made with other settings: {there} there, {here} now; "
-            "delete it, or choose another folder with --out"
+            "delete it, or choose another folder with -o"
         )
 
 

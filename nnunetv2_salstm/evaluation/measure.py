@@ -52,7 +52,7 @@ class Subject:
     Args:
         trainer: name of the trainer, ours or any that nnU-Net finds; a 2.5D one gets the plan's data with neighbours.
         plan: what to build.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         batch_size: upper bound of the batch, None for the plans'.
     """
 
@@ -111,6 +111,8 @@ class Subject:
         """Waits for the device."""
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize()
+        elif self.trainer.device.type == "mps":
+            torch.mps.synchronize()
 
     def count_flops(self) -> int:
         """Returns the FLOPs of the forward pass of one tile."""

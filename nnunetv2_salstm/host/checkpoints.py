@@ -3,11 +3,13 @@
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -124,3 +126,14 @@ def _in_a_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if "GLOBAL" in line]
     return (named or lines or [type(error).__name__])[0].partition(". ")[0][:200]
+
+
+def count_parameters(weights: Mapping[str, Tensor]) -> int:
+    """Returns the number of the network's parameters in a checkpoint's weights, each once however many names it has."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    unique = {
+        tensor.data_ptr(): tensor.numel()
+        for name, tensor in weights.items()
+        if name.rpartition(".")[2] not in statistics
+    }
+    return sum(unique.values())

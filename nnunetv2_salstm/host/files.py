@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,23 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return [{name: (row[name] or "").strip() for name in names} for row in reader]
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def require_writable(files: Iterable[Path | None]) -> None:
+    """Finds out before long work that a result cannot be written after it; None is no file.
+
+    Raises:
+        SalstmError: naming the file.
+    """
+    for file in files:
+        if file is None:
+            continue
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SalstmError(f"{file} cannot be written: {error.strerror}; choose another place") from None
+        if file.is_dir() or not os.access(file.parent, os.W_OK):
+            raise SalstmError(f"{file} cannot be written; choose another place")
 
 
 @contextmanager

@@ -37,6 +37,11 @@ class Graft:
             SalstmError: if values and name contradict each other, or do not fit the network.
         """
         demanded = self._demanded_by_the_trainer()
+        if self.values.get("initial_gain", 0) != 0:
+            gain = self.values["initial_gain"]
+            raise SalstmError(
+                f"--config says initial_gain {gain!r}, but grafted blocks start as the identity; leave it out"
+            )
         for name, value in (demanded or {}).items():
             if self.values.get(name, value) != value:
                 raise SalstmError(
@@ -44,7 +49,7 @@ class Graft:
                     "change one of them"
                 )
         try:
-            ours = add_to_plans(plans, configuration, {**(demanded or {}), **self.values})
+            ours = add_to_plans(plans, configuration, {**(demanded or {}), **self.values, "initial_gain": 0.0})
         except ValueError as error:
             raise SalstmError(str(error)) from None
         if self.values or demanded is None:

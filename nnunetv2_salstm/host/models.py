@@ -151,7 +151,7 @@ def make_predictor(model: Model, device: str, show_progress: bool) -> TilePredic
 
     Args:
         model: read.
-        device: "cpu" or "cuda".
+        device: as torch names it.
         show_progress: show a bar for the tiles.
     """
     with redirect_stdout(io.StringIO()):  # nnU-Net says on the CPU that it is not on CUDA

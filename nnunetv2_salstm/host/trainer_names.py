@@ -37,6 +37,8 @@ NAME_RULE = (
     f"one of {', '.join(METHODS)}; then optionally, in this order, _bottleneck or _skips, _25d (not for Off), "
     "_<N>epochs, _<M>its, _seed<S>"
 )
+_SEED = re.compile(r"_seed(\d+)$")
+_LENGTH = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?$")
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,20 @@ class TrainerName:
             int(match[part]) if match[part] else None for part in ("epochs", "iterations", "seed")
         )
         return cls(salstm, epochs, iterations, seed)
+
+
+def split_seed(name: str) -> tuple[str, str]:
+    """Returns a trainer's name without its seed, and the seed, "" where it says none."""
+    match = _SEED.search(name)
+    return (name[: match.start()], match[1]) if match else (name, "")
+
+
+def without_length(name: str) -> str:
+    """Returns a trainer's name without what it says about the length of the training."""
+    return _LENGTH.sub("", name)
+
+
+def are_one_method(name: str, other: str) -> bool:
+    """Whether two trainers without their seeds train alike: the stock network has two names."""
+    ours, theirs = (re.sub(r"^nnUNetTrainerSALSTMOff", "nnUNetTrainer", text) for text in (name, other))
+    return ours == theirs
