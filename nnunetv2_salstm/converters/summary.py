@@ -1,6 +1,6 @@
 """What a conversion says at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas
@@ -11,23 +11,25 @@ from nnunetv2_salstm.converters.splits import FOLDS, Splits
 
 @dataclass(frozen=True)
 class Facts:
-    """What the summary needs of a case: size and spacing (mm), slices first, and how often each label occurs."""
+    """What is known of a converted case: size and spacing (mm), slices first, how often labels occur, its files."""
 
     size: tuple[int, ...]
     spacing: tuple[float, ...] | None
     voxels: tuple[int, ...] | None
-    remark: str | None
+    remarks: tuple[str, ...]
+    files: tuple[str, ...]
 
     @classmethod
-    def of(cls, content: Content, labels: int) -> "Facts":
-        """Returns the facts of a case of a dataset with so many labels."""
+    def of(cls, content: Content, labels: int, files: Iterable[str]) -> "Facts":
+        """Returns the facts of a case of a dataset with so many labels, and with these files in it."""
         geometry, label = content.geometry, content.label
         image = content.images[0]
         return cls(
             image.shape if geometry else image.shape[:2],
             geometry.spacing[::-1] if geometry else None,
             None if label is None else tuple(count_values(label)[:labels].tolist()),
-            content.remark,
+            content.remarks,
+            tuple(files),
         )
 
 
@@ -62,8 +64,11 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
     lines.append(f"Size: {_ranges(sizes)} {'voxels' if spacings else 'pixels'}")
     if spacings:
         lines.append(f"Spacing: {_ranges(spacings)} mm")
-    of_cases = [remark for case in cases if (remark := facts[case.name].remark)]
-    remarks = [f"{_count(of_cases.count(remark), 'case')}: {remark}" for remark in dict.fromkeys(of_cases)]
+    mended: dict[str, list[str]] = {}
+    for case in cases:
+        for remark in facts[case.name].remarks:
+            mended.setdefault(remark, []).append(case.name)
+    remarks = [f"{_count(len(names), 'case')}: {remark}: {_some(names)}" for remark, names in mended.items()]
     remarks += collection.remarks
     if left_out:
         remarks += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
@@ -86,6 +91,10 @@ def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> 
         if of_kind:
             parts.append(text)
     return f"Cases: {', '.join(parts)}"
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _count(number: int, what: str) -> str:
