@@ -276,8 +276,8 @@ class SALSTMPlainConvUNet(_WithSALSTM, PlainConvUNet):
     """nnU-Net's PlainConvUNet with SA-LSTM blocks at its bottleneck and skips.
 
     Takes the stock constructor's arguments plus `salstm`, a `SALSTMConfig` or its JSON form. Equal to the stock network
-    until the blocks are trained. With sequence "frames" input_channels counts those of current, previous and next
-    frame; it then equals the stock network on the current one.
+    until the blocks are trained, where their initial_gain is 0. With sequence "frames" input_channels counts those of
+    current, previous and next frame; it then equals the stock network on the current one.
 
     Raises:
         ValueError: if the configuration is wrong or does not fit the network.
