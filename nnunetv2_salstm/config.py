@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nnunetv2_salstm.host.frames import FRAMES
-
-FORMAT = 1
+FORMAT = 2
+# What values of an older format leave out: they load as what they were, whatever the defaults are by now.
+BEFORE = {1: {"attention": "authors", "initial_gain": 0.0}}
 MODULES = ("A", "B", "bdclstm", "conv")
+ATTENTIONS = ("authors", "centred", "correlation")
 PLACEMENTS = ("all", "bottleneck", "skips")
 SEQUENCES = ("auto", "slices", "repeat", "frames")
 BOUNDARIES = ("zero", "replicate")
+# What the input's channels hold with sequence "frames": a slice or video frame itself, the one before, the one after.
+FRAMES = ("current", "previous", "next")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,12 @@ class SALSTMConfig:
         sequence: "slices" (along the first spatial axis, which nnU-Net makes the one of lowest resolution), "repeat"
             (x, ..., x: no neighbours), or "auto": slices in 3D, repeat in 2D. "frames" is for 2D with neighbours
             (2.5D): the input's channels hold the current, previous and next slice or video frame.
+        attention: how the logits compare Q and K over the pixels: "authors" (their product), "centred" (their
+            covariance), or "correlation" (times a learnable temperature in place of attention_scale).
         attention_scale: tau, the weight of the mean over pixels in the attention's logits.
         boundary: the neighbour beyond the first and last slice: "zero" or "replicate".
+        initial_gain: the start of a block's last convolution, as a multiple of nnU-Net's own initialisation: 0 makes
+            the block the identity, so that the network starts as the stock one.
 
     Raises:
         ValueError: for a value outside these rules.
@@ -45,11 +52,18 @@ class SALSTMConfig:
     kernel_size: int = 3
     steps: int = 2
     sequence: str = "auto"
+    attention: str = "authors"
     attention_scale: float = 570.0
     boundary: str = "zero"
+    initial_gain: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("module", MODULES), ("sequence", SEQUENCES), ("boundary", BOUNDARIES)):
+        for name, allowed in (
+            ("module", MODULES),
+            ("sequence", SEQUENCES),
+            ("attention", ATTENTIONS),
+            ("boundary", BOUNDARIES),
+        ):
             _require(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}", getattr(self, name))
         if isinstance(self.placement, str):
             rule = f"one of {', '.join(PLACEMENTS)}, or a list of stage indices"
@@ -70,9 +84,9 @@ class SALSTMConfig:
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, f"a whole number of at least {least}", value)
         _require(self.kernel_size % 2 == 1, "kernel_size", "odd, so that the size is kept", self.kernel_size)
-        tau = self.attention_scale
-        is_number = isinstance(tau, (int, float)) and not isinstance(tau, bool)
-        _require(is_number and 0 < tau < float("inf"), "attention_scale", "a positive number", tau)
+        tau, gain = self.attention_scale, self.initial_gain
+        _require(_is_number(tau) and 0 < tau < float("inf"), "attention_scale", "a positive number", tau)
+        _require(_is_number(gain) and 0 <= gain < float("inf"), "initial_gain", "a number of at least 0", gain)
 
     @property
     def frames(self) -> int:
@@ -141,13 +155,18 @@ class SALSTMConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "SALSTMConfig":
-        """Returns the configuration in `values`; what they leave out has its default.
+        """Returns the configuration in `values`; what they leave out has its default, or that of their format.
 
         Raises:
             ValueError: for an unknown name, a wrong value, or a format newer than this package.
         """
         check_names(values)
-        return cls(**{name: value for name, value in values.items() if name != "format"})
+        before = BEFORE.get(values.get("format", FORMAT), {})
+        return cls(**{name: value for name, value in {**before, **values}.items() if name != "format"})
+
+    def same_network(self) -> "SALSTMConfig":
+        """Returns the configuration without how a training starts: equal for all that build the same network."""
+        return replace(self, initial_gain=0.0)
 
 
 def check_names(values: Mapping[str, Any]) -> None:
@@ -174,6 +193,10 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _require(condition: bool, name: str, rule: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from closeness import assert_close
 
 from nnunetv2_salstm.nn import ConvLSTMCell, GatedStateAttention, StateAttention, StateValue
+from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def state():
     return cell(torch.randn(2, 3, 5, 6, dtype=torch.double), cell(torch.randn(2, 3, 5, 6, dtype=torch.double)))
 
 
-def naive_attention(state, scale, gates=(None, None, None)):
-    """Y from the paper's equations, pixel by pixel and channel by channel; gates are linear maps of h or None."""
+def naive_attention(state, scale, gates=(None, None, None), form="authors"):
+    """Y from the equations, pixel by pixel and channel by channel; gates are linear maps of h or None."""
     batch, channels, height, width = state.h.shape
     output = torch.zeros_like(state.h)
     for b in range(batch):
@@ -28,6 +29,11 @@ def naive_attention(state, scale, gates=(None, None, None)):
             x if gate is None else x * torch.stack([gate(pixel) for pixel in v.T], dim=1)
             for x, gate in zip((q, k, v), gates, strict=True)
         )
+        if form != "authors":
+            q, k = (torch.stack([row - row.mean() for row in x]) for x in (q, k))
+        if form == "correlation":
+            # eps as torch's layer_norm has it, for 2Q and 2K
+            q, k = (torch.stack([row / (row.square().mean() + 1e-5 / 4).sqrt() for row in x]) for x in (q, k))
         logits = torch.stack(
             [torch.stack([scale * (q[m] * k[n]).sum() for n in range(channels)]) for m in range(channels)]
         )
@@ -45,6 +51,37 @@ def test_module_a_is_the_papers_formula(state, arguments, scale):
     attention = StateAttention(4, **arguments)
     assert_close("Y", attention(state), naive_attention(state, scale))
     assert not list(attention.parameters())
+
+
+@pytest.mark.parametrize("form", ["centred", "correlation"])
+def test_our_forms_compare_without_the_means(state, form):
+    attention = StateAttention(4, tau=57, form=form).double()
+    scale = 57 if form == "centred" else attention.temperature.item()
+    assert_close("Y", attention(state), naive_attention(state, scale / 30, form=form))
+    # What is the same at every pixel has no say, unlike in the authors' form.
+    shifted = state._replace(f=state.f + 0.5, g=state.g + torch.arange(4.0).view(1, 4, 1, 1))
+    assert_close("matrix", attention(shifted), attention(state))
+    authors = StateAttention(4, tau=57)
+    assert (authors(shifted) - authors(state)).abs().max() > 0.01
+
+
+def test_the_temperature_learns_and_is_drawn_anew(state):
+    for attention in (StateAttention(4, tau=570, form="correlation"), GatedStateAttention(4, form="correlation")):
+        attention.double()(ConvLSTMState(*(x.detach() for x in state))).sum().backward()
+        assert attention.temperature.grad.abs() > 0
+        torch.nn.init.zeros_(attention.temperature)
+        attention.reset_parameters()
+        assert attention.temperature == 10
+
+
+@pytest.mark.parametrize("form", ["authors", "centred", "correlation"])
+def test_states_that_are_the_same_everywhere_stay_finite(form):
+    constant = [torch.full((1, 4, 3, 3), value, requires_grad=True) for value in (0.0, 0.1, 0.2, 0.5, 0.5, 0.3)]
+    attention = StateAttention(4, tau=570, form=form)
+    output = attention(ConvLSTMState(*constant))
+    output.sum().backward()
+    assert torch.isfinite(output).all()
+    assert all(torch.isfinite(x.grad).all() for x in constant if x.grad is not None)
 
 
 def test_module_b_gates_query_key_and_value(state):
@@ -95,6 +132,7 @@ def test_switched_off_returns_the_value(state):
         ({"attention_size": 0}, "attention_size must be positive, got 0"),
         ({"tau": -1.0}, "tau must be positive, got -1.0"),
         ({"tau": float("nan")}, "tau must be positive, got nan"),
+        ({"form": "dot"}, "form must be one of authors, centred, correlation, got 'dot'"),
         ({"tau": 1, "attention_size": 1}, "attention_size and tau exclude each other, got 1 and 1"),
     ],
 )

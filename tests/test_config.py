@@ -8,9 +8,11 @@ from nnunetv2_salstm import SALSTMConfig
 
 
 def test_json_round_trip():
-    config = SALSTMConfig(module="B", placement=(2, 0), grid=1, steps=3, sequence="slices", attention_scale=100.0)
+    config = SALSTMConfig(
+        module="B", placement=(2, 0), grid=1, steps=3, sequence="slices", attention_scale=100.0, initial_gain=0.3
+    )
     written = json.loads(json.dumps(config.to_json()))
-    assert written["format"] == 1
+    assert written["format"] == 2
     assert written["placement"] == [0, 2]
     assert SALSTMConfig.from_json(written) == config
     assert SALSTMConfig.from_json({}) == SALSTMConfig()
@@ -40,8 +42,12 @@ def test_json_round_trip():
         ({"attention_scale": float("inf")}, "attention_scale must be a positive number, got inf"),
         ({"attention_scale": float("nan")}, "attention_scale must be a positive number, got nan"),
         ({"attention_scale": "570"}, "attention_scale must be a positive number, got '570'"),
+        ({"attention": "dot"}, "attention must be one of authors, centred, correlation, got 'dot'"),
+        ({"initial_gain": -0.1}, "initial_gain must be a number of at least 0, got -0.1"),
+        ({"initial_gain": float("nan")}, "initial_gain must be a number of at least 0, got nan"),
+        ({"initial_gain": True}, "initial_gain must be a number of at least 0, got True"),
         ({"hidden": 8}, "salstm takes module, placement, grid, .* got 'hidden'"),
-        ({"format": 2}, "format must be at most 1 in this version .* got 2: it was written by a newer version"),
+        ({"format": 3}, "format must be at most 2 in this version .* got 3: it was written by a newer version"),
         ({"format": "1"}, "format must be a whole number of at least 1, got '1'"),
         ("A", "salstm must be a mapping such as .* got 'A'"),
     ],
@@ -50,6 +56,23 @@ def test_json_round_trip():
 def test_refuses_wrong_values(values, message):
     with pytest.raises(ValueError, match=message):
         SALSTMConfig.from_json(values)
+
+
+def test_values_of_an_older_format_load_as_what_they_were(monkeypatch):
+    monkeypatch.setattr(
+        SALSTMConfig.__init__,
+        "__kwdefaults__",
+        {**SALSTMConfig.__init__.__kwdefaults__, "initial_gain": 1.0, "attention": "centred"},
+    )  # whatever the defaults come to be
+    assert SALSTMConfig.from_json({"module": "A"}).initial_gain == 1.0
+    old = SALSTMConfig.from_json({"format": 1, "module": "A"})
+    assert (old.initial_gain, old.attention) == (0.0, "authors")
+
+
+def test_the_start_is_no_part_of_the_network():
+    assert SALSTMConfig(initial_gain=1.0) != SALSTMConfig()
+    assert SALSTMConfig(initial_gain=1.0).same_network() == SALSTMConfig()
+    assert SALSTMConfig(attention="centred").same_network() != SALSTMConfig()
 
 
 @pytest.mark.parametrize(("dims", "sequence"), [(2, "repeat"), (3, "slices")])

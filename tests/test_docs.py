@@ -55,7 +55,7 @@ def test_the_files_that_the_readme_names_are_there():
 def test_the_reference_lists_every_value_with_its_default():
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
     documented = dict(rows)
-    assert documented.pop("format") == "1"
+    assert documented.pop("format") == "2"
     assert documented.pop("module") == "from the trainer"
     defaults = {field.name: field.default for field in fields(SALSTMConfig) if field.name != "module"}
     assert {name: json.loads(value.strip("`")) for name, value in documented.items()} == defaults

@@ -76,7 +76,7 @@ def test_train_kill_resume_validate_predict(workspace, tmp_path):
     assert salstm_of(plans, "3d_fullres")["module"] == "A"
     shared_plans = json.loads((workspace / "preprocessed" / DATASET / "nnUNetPlans.json").read_text())
     assert salstm_of(shared_plans, "3d_fullres") is None
-    assert "'salstm': {'format': 1, 'module': 'A'" in max(folder.glob("training_log_*.txt")).read_text()
+    assert "'salstm': {'format': 2, 'module': 'A'" in max(folder.glob("training_log_*.txt")).read_text()
 
     (image,) = images.iterdir()
     predicted = sitk.ReadImage(str(output / image.name.replace("_0000", "")))
@@ -124,7 +124,7 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "OUT": str(tmp_path / "report"),
-        "ARMS": "SALSTMOff SALSTM_A",
+        "METHODS": "SALSTMOff SALSTM_A",
         "ITERATIONS": "1",
         "DEVICE": "cpu",
     }

@@ -10,6 +10,7 @@ import torch
 from presets import as_residual_encoder, build, name_of, plans_of, tiny
 from test_checkpoints import GOLDEN, Malicious
 
+from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.grafting import Graft, add_blocks
@@ -147,6 +148,16 @@ def test_plans_take_a_new_name_only_where_the_trainers_name_does_not_say_all(gra
     assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["module"] == module
 
 
+def test_grafted_blocks_start_as_the_identity_whatever_the_default_is(monkeypatch):
+    defaults = {**SALSTMConfig.__init__.__kwdefaults__, "initial_gain": 1.0}
+    monkeypatch.setattr(SALSTMConfig.__init__, "__kwdefaults__", defaults)
+    plan = tiny(2)
+    plans = Graft("nnUNetTrainerSALSTM_A", {}).plans(plans_of(plan), name_of(plan))
+    assert architecture_of(plans, name_of(plan))["arch_kwargs"]["salstm"]["initial_gain"] == 0
+    with pytest.raises(SalstmError, match=r"--config says initial_gain 0\.5, but grafted blocks start as the identity"):
+        Graft("nnUNetTrainerSALSTM_A", {"initial_gain": 0.5}).plans(plans_of(plan), name_of(plan))
+
+
 def cut_a_convolution(checkpoint):
     key = "decoder.stages.0.convs.0.conv.weight"
     checkpoint["network_weights"][key] = checkpoint["network_weights"][key][:, :7]
@@ -279,6 +290,32 @@ def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, caps
     assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left", ["optimizer_state", "all that training needs"])
+def test_a_checkpoint_without_its_training_is_taken(left, model, tmp_path, capsys):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    gone = ["optimizer_state"]
+    if left != "optimizer_state":
+        gone += ["logging", "current_epoch", "_best_ema", "grad_scaler_state"]
+    torch.save({name: value for name, value in checkpoint.items() if name not in gone}, file)
+    assert graft(file, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    (result,) = (tmp_path / "out").glob("*/*/fold_0/checkpoint_final.pth")
+    made = torch.load(result, weights_only=False)
+    weights = checkpoint["network_weights"]
+    assert all(torch.equal(made["network_weights"][key], weights[key]) for key in weights)
+    assert sgd(network_of(made)).load_state_dict(made["optimizer_state"]) is None
+    assert made["optimizer_state"]["param_groups"][0]["momentum"] == 0.99
+    if left == "optimizer_state":
+        assert "epoch 5; " in printed
+        assert "it has no state of nnU-Net's SGD: momentum starts empty" in printed
+        assert " --c\n" in printed
+    else:
+        assert "it holds no training that nnU-Net could continue" in printed
+        assert " --c\n" not in printed
+    assert "-pretrained_weights" in printed
+
+
 def text_file(model):
     (model / "fold_0" / "checkpoint_final.pth").write_text("text")
 
@@ -315,9 +352,9 @@ def config(text):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (text_file, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (malicious, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (weights_only, "it has no init_args, trainer_name, optimizer_state, logging"),
+        (text_file, "checkpoint_final.pth is damaged: it is no file that torch writes"),
+        (malicious, "checkpoint_final.pth holds more than numbers and plain values, .* could run code"),
+        (weights_only, "it has no init_args, trainer_name"),
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),

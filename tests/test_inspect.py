@@ -24,6 +24,7 @@ from nnunetv2_salstm.evaluation.features import (
     Mean,
     distance_from_identity,
     distance_from_uniform,
+    effective_rank,
     entropy,
     magnitude,
     sparsity,
@@ -34,7 +35,7 @@ from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, Module
 from nnunetv2_salstm.evaluation.subject import Subject, look_at
 from nnunetv2_salstm.host.cases import find_cases, preprocess
 from nnunetv2_salstm.host.models import Model, make_predictor
-from nnunetv2_salstm.nn import GatedStateAttention, StateAttention, slice_salstm
+from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
 from nnunetv2_salstm.reporting import inspection_figures
@@ -77,6 +78,26 @@ def test_sparsity_is_each_maps_own_and_of_noise_what_the_docs_say():
         [1 - math.sqrt(2 / math.pi), 1 - 1 / math.sqrt(math.pi)], abs=0.01
     )
     assert squared_norm(torch.tensor([[3.0, 4.0], [0.0, 12.0]])) == pytest.approx(169)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rank"),
+    [
+        (torch.eye(4), 4),
+        (torch.ones(4, 4) / 4, 1),
+        # All rows attend to one channel: what "all rows are alike" looks like where neither other distance sees it.
+        (torch.tensor([1.0, 0, 0, 0]).repeat(4, 1), 1),
+        (torch.eye(4)[[0, 0, 1, 1]], 2),
+        (torch.diag(torch.tensor([3.0, 1.0])), 4 / 3**0.75),  # shares 3/4 and 1/4
+        (torch.diag(torch.tensor([3.0, 1.0])) @ torch.eye(2, 7), 4 / 3**0.75),
+        (torch.zeros(2, 2), math.nan),
+    ],
+    ids=str,
+)
+def test_effective_rank_counts_the_directions(matrix, rank):
+    both = effective_rank(torch.stack([matrix, 5 * matrix]))
+    assert both.tolist() == pytest.approx([rank, rank], rel=1e-5, nan_ok=True)
+    assert effective_rank(matrix[None].half()).item() == pytest.approx(rank, rel=1e-2, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -161,12 +182,6 @@ def awaken(network, seed=0):
         torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.5)
 
 
-@pytest.fixture(params=["at_once", "in_turn"])
-def way(request, monkeypatch):
-    """Both ways through the slices."""
-    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", 0 if request.param == "in_turn" else math.inf)
-
-
 def watch(network, *tiles):
     probe = Probe(network)
     with torch.inference_mode(), probe.watching():
@@ -176,11 +191,9 @@ def watch(network, *tiles):
 
 
 def raw_skips(network, x):
-    """The encoder's outputs without the hooks that hand them to the blocks."""
+    """The encoder's outputs before the blocks."""
     blocks = getattr(network, "salstm", None)
-    if blocks is not None and blocks.frames > 1:
-        (x,) = blocks.stack_frames(network.encoder, (x,))
-    return network.encoder.forward(x)
+    return network.encoder(x if blocks is None else blocks.stack_frames(x))
 
 
 def last_states(block, net, x, reverse):
@@ -275,7 +288,7 @@ WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and s
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
-def test_matrices_are_those_of_the_slow_reference(name, way):
+def test_matrices_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
     for block, module, states in watch_with_reference(network, name, x):
         for direction, found in module.attention.items():
@@ -290,7 +303,7 @@ def test_matrices_are_those_of_the_slow_reference(name, way):
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
-def test_gates_are_those_of_the_slow_reference(name, way):
+def test_gates_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
     for parameter in network.salstm.parameters():
         parameter.data *= 3  # some gates are saturated
@@ -347,7 +360,7 @@ def test_watching_changes_nothing_and_ends(name):
 def test_an_untrained_block_adds_nothing_and_zero_weights_attend_to_all_alike():
     network, x = network_of("3d A")
     for block in network.salstm.values():
-        block.start_as_identity()
+        block.reset_output_convolution()
         for parameter in block.layer.layer.forward_net.parameters():
             torch.nn.init.zeros_(parameter)
     findings = ModelFindings("A", {}, {"module": "A"}, {"case": watch(network, x).findings})
@@ -730,8 +743,8 @@ def architecture(configurations):
         (lambda folder: (folder / "plans.json").unlink(), "MODEL_FOLDER must be nnU-Net's folder of a trained model"),
         (lambda folder: shutil.rmtree(folder / "fold_0"), "has no fold_0 or other fold; train the model first"),
         (unfinish, "has no checkpoint_final.pth; its checkpoints are checkpoint_latest.pth: finish the training"),
-        (damage, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net"),
-        (forget_trainer, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net (KeyError: 'trainer_name')"),
+        (damage, "checkpoint_final.pth is damaged: "),
+        (forget_trainer, "checkpoint_final.pth is not a checkpoint of nnU-Net: it has no 'trainer_name'"),
         (cut_weights, "does not fit the network that plans.json names; nnUNetTrainerSALSTM_A builds another one"),
         (change_plans(lambda c: c["2d"].update(previous_stage="3d_lowres")), "is the second stage of a cascade"),
         (
@@ -739,8 +752,8 @@ def architecture(configurations):
             "the configuration of checkpoint_final.pth, 2d; it has 3d.",
         ),
         (
-            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=2)),
-            "cannot be built: format must be at most 1 in this version",
+            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=3)),
+            "cannot be built: format must be at most 2 in this version",
         ),
         pytest.param(
             change_plans(lambda c: architecture(c).update(network_class_name="nowhere.Network")),

@@ -33,7 +33,7 @@ def test_names_our_network_and_changes_nothing_else(plan, network):
     assert architecture["network_class_name"] == f"nnunetv2_salstm.networks.{network}"
     salstm = architecture["arch_kwargs"].pop("salstm")
     resolved = SALSTMConfig(module="B", sequence="slices" if len(plan["patch_size"]) == 3 else "repeat")
-    assert salstm == {"format": 1, **json.loads(json.dumps(resolved.to_json()))}
+    assert salstm == {"format": 2, **json.loads(json.dumps(resolved.to_json()))}
     architecture["network_class_name"] = plan["architecture"]["network_class_name"]
     assert rewritten == before
 

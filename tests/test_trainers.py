@@ -9,9 +9,11 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host import frames as neighbours
 from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
 from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName
+from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import salstm_of
 from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
 from nnunetv2_salstm_autoload import trainers_folder
@@ -149,7 +151,10 @@ def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make("nnUNetTrainerSALSTMOff_seed5")
     trainer.on_train_start()
-    assert f"Seed 5 fixes the start of the weights {says}" in Path(trainer.log_file).read_text()
+    log = Path(trainer.log_file).read_text()
+    assert f"Seed 5 fixes the start of the weights {says}" in log
+    assert f": nnU-Net {describe_nnunet()}" in log
+    assert TrainingLog.read(Path(trainer.output_folder)).nnunet == {describe_nnunet()}
 
 
 def test_values_in_the_plans_configure_the_modules(make):
@@ -233,6 +238,24 @@ def test_refuses_checkpoints_of_another_configuration(make, tmp_path, saved, sal
     other.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
     with pytest.raises(ValueError, match=message):
         trainer.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+
+
+@pytest.mark.parametrize("change", [{"initial_gain": 0.5}, {"format": 1}], ids=str)
+def test_continues_a_checkpoint_of_another_start_or_an_older_format(make, tmp_path, change):
+    other, trainer = make("nnUNetTrainerSALSTM_A"), make("nnUNetTrainerSALSTM_A")
+    for each in (other, trainer):
+        each.initialize()
+    file = tmp_path / "checkpoint_latest.pth"
+    other.save_checkpoint(str(file))
+    checkpoint = torch.load(file, weights_only=False)
+    arguments = checkpoint["init_args"]
+    architecture = arguments["plans"]["configurations"][arguments["configuration"]]["architecture"]
+    salstm = architecture["arch_kwargs"]["salstm"]
+    salstm.update(change)
+    if change == {"format": 1}:
+        del salstm["initial_gain"], salstm["attention"]
+    torch.save(checkpoint, file)
+    trainer.load_checkpoint(str(file))
 
 
 def test_refuses_a_results_folder_of_another_configuration(make):

@@ -1,57 +1,66 @@
-"""What arms cost: time and parameters of their trainings, and times and memory of a benchmark."""
+"""What methods cost: time and parameters of their trainings, and times and memory of a benchmark."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
-from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
-from nnunetv2_salstm.evaluation.runs import Arm, without_length
+from nnunetv2_salstm.evaluation.runs import Method
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
+from nnunetv2_salstm.host.trainer_names import are_one_method, without_length
 
-# What of a benchmark is shown.
+# What of a benchmark is shown, by its keys there.
 MEASURED = ("training_step", "inference_tile", "peak_memory")
 
 
-def cost_of(arms: Sequence[Arm], bench: Path | None) -> dict[str, dict[str, float]]:
-    """Returns what each arm costs: from its trainings, and from a file of `nnUNetv2_salstm bench` if there is one."""
+def cost_of(methods: Sequence[Method], bench: Path | None) -> dict[str, dict[str, float]]:
+    """Returns what each method costs: from its trainings, and from a file of `nnUNetv2_salstm bench` if there is one.
+
+    Raises:
+        SalstmError: if a checkpoint or the file cannot be read.
+    """
     measured = {} if bench is None else _bench(bench)
     found: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        values = found.setdefault(arm.name, {})
-        trainings = [training for run in arm.runs for training in run.folds.values()]
+    for method in methods:
+        values = found.setdefault(method.name, {})
+        trainings = [training for run in method.runs for training in run.folds.values()]
         times = [median(training.log.epoch_seconds.values()) for training in trainings if training.log.epoch_seconds]
         if times:
             values["epoch_seconds"] = mean(times)
         if trainings:
             values["parameters"] = _parameters(trainings[0].folder / "checkpoint_final.pth")
-        values.update(measured.get(without_length(arm.name), {}))
+        trainer = without_length(method.name)
+        for name, quantities in measured.items():
+            if are_one_method(name, trainer):
+                values.update(quantities)
     return found
 
 
 def _bench(file: Path) -> dict[str, dict[str, float]]:
-    """Returns times and memory by trainer; the stock trainer's also by nnU-Net's name for it."""
+    """Returns times (medians over the rounds) and memory by trainer."""
+    report = read_json(file, "a benchmark")
     try:
-        report = Benchmark.from_json(file.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SalstmError(f"--bench {file} is no JSON file of nnUNetv2_salstm bench: {error}") from None
-    if len(report.plans) != 1:
+        plans = {row["plan"]: None for row in report["measurements"]}
+        found = {
+            row["trainer"]: {name: _median(row[name]) for name in MEASURED if row.get(name) is not None}
+            for row in report["measurements"]
+        }
+    except (KeyError, TypeError) as error:
+        raise SalstmError(f"--bench {file} is no JSON file of nnUNetv2_salstm bench: it lacks {error}") from None
+    if len(plans) != 1:
         raise SalstmError(
-            f"--bench {file} must be about one plan, it is about {', '.join(report.plans)}; make it for this data set "
+            f"--bench {file} must be about one plan, it is about {', '.join(plans)}; make it for this data set "
             "with: nnUNetv2_salstm bench -d DATASET -c CONFIGURATION --json FILE"
         )
-    found = {}
-    for measurement in report.measurements:
-        values = {name: measurement.value(name) for name in MEASURED}
-        found[measurement.trainer] = {name: value for name, value in values.items() if value is not None}
-    if BASELINE in found:
-        found.setdefault("nnUNetTrainer", found[BASELINE])
     return found
 
 
-def _parameters(checkpoint: Path) -> int:
-    from nnunetv2_salstm.host.checkpoints import UNREADABLE, count_parameters, read_checkpoint
+def _median(value: Any) -> float:
+    return float(median(value)) if isinstance(value, list) else float(value)
 
-    try:
-        return count_parameters(read_checkpoint(checkpoint)["network_weights"])
-    except (OSError, *UNREADABLE) as error:
-        raise SalstmError(f"{checkpoint} cannot be read: {str(error).splitlines()[0]}") from None
+
+def _parameters(checkpoint: Path) -> int:
+    from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
+
+    return count_parameters(read_checkpoint(checkpoint)["network_weights"])

@@ -51,6 +51,19 @@ def distance_from_uniform(matrix: Tensor) -> Tensor:
     return _total_variation(matrix, torch.full_like(matrix[:1], 1 / matrix.shape[-1]))
 
 
+def effective_rank(matrix: Tensor) -> Tensor:
+    """Returns the effective rank of matrices, (B,): the exponential of the entropy of the singular values' shares.
+
+    1 for rows that are multiples of one row, min(M, N) for orthogonal rows of one length (Roy and Vetterli 2007); nan
+    for a matrix of zeros.
+
+    Args:
+        matrix: (B, M, N).
+    """
+    values = torch.linalg.svdvals(matrix.to(torch.promote_types(matrix.dtype, torch.float32)))
+    return torch.special.entr(values / values.sum(-1, keepdim=True)).sum(-1).exp()
+
+
 def _norm(x: Tensor, order: int) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     return torch.linalg.vector_norm(x.flatten(2), order, dim=-1, dtype=dtype)

@@ -22,9 +22,11 @@ METRICS = {
     "dice": Metric("Dice", "", 1),
     "iou": Metric("IoU", "", 1),
     "hd95": Metric("HD95", "mm", 0),
-    "nsd": Metric("NSD", "", 1),
+    "nsd": Metric("surface Dice", "", 1),
     "volume_error": Metric("volume error", "", 0),
 }
+# Those of surfaces are MONAI's, and take most of the time.
+SURFACE = ("hd95", "nsd")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def score(
     spacing: tuple[float, ...],
     labels: Labels,
     tolerances: Mapping[str, float],
+    surface: bool = True,
 ) -> dict[str, Scores]:
     """Returns the scores of every label.
 
@@ -96,6 +99,7 @@ def score(
         spacing: edge lengths of a voxel in mm, one for each axis. Axes of one voxel have no surface distance.
         labels: what to score. Voxels that the reference ignores are background in both.
         tolerances: mm within which surfaces agree, for each label.
+        surface: whether HD95 and NSD are wanted, which need MONAI; None otherwise.
 
     Raises:
         ValueError: if the shapes differ, or the prediction has a value that the labels do not.
@@ -111,19 +115,21 @@ def score(
     found = {}
     for name, values in labels.values.items():
         ours, theirs = (np.isin(image, values) & counts for image in (prediction, reference))
-        found[name] = _score_label(ours.squeeze(flat), theirs.squeeze(flat), edges, tolerances[name])
+        tolerance = tolerances[name] if surface else None
+        found[name] = _score_label(ours.squeeze(flat), theirs.squeeze(flat), edges, tolerance)
     return found
 
 
-def _score_label(ours: np.ndarray, theirs: np.ndarray, spacing: tuple[float, ...], tolerance: float) -> Scores:
+def _score_label(ours: np.ndarray, theirs: np.ndarray, spacing: tuple[float, ...], tolerance: float | None) -> Scores:
     predicted, expected = int(ours.sum()), int(theirs.sum())
     if not predicted and not expected:
         return Scores(None, None, None, None, None, 0, 0)
     if not predicted or not expected:
         volume_error = float("inf") if not expected else -1.0
-        return Scores(0.0, 0.0, float("inf"), 0.0, volume_error, expected, predicted)
+        hd95, nsd = (None, None) if tolerance is None else (float("inf"), 0.0)
+        return Scores(0.0, 0.0, hd95, nsd, volume_error, expected, predicted)
     common = int((ours & theirs).sum())
-    hd95, nsd = _surface_scores(ours, theirs, spacing, tolerance)
+    hd95, nsd = (None, None) if tolerance is None else _surface_scores(ours, theirs, spacing, tolerance)
     return Scores(
         dice=2 * common / (predicted + expected),
         iou=common / (predicted + expected - common),
@@ -139,7 +145,8 @@ def _surface_scores(
     ours: np.ndarray, theirs: np.ndarray, spacing: tuple[float, ...], tolerance: float
 ) -> tuple[float, float]:
     import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
 
     if ours.ndim not in (2, 3):
         raise ValueError(f"surface distances need 2 or 3 axes of more than one voxel, got the shape {ours.shape}")

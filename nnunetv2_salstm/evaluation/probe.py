@@ -27,10 +27,10 @@ from nnunetv2_salstm.evaluation.features import (
     squared_norm,
 )
 from nnunetv2_salstm.nn import SALSTMBlock, SliceSALSTM
-from nnunetv2_salstm.nn.cells import add_to_cells
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
-from nnunetv2_salstm.nn.frame_block import NUM_FRAMES, FrameBlock
-from nnunetv2_salstm.nn.slice_salstm import Factors
+from nnunetv2_salstm.nn.frames import NUM_FRAMES, FrameBlock
+from nnunetv2_salstm.nn.pooling import add_upsampled
+from nnunetv2_salstm.nn.slices import Factors
 
 GATES = ("i", "f", "o", "g")
 DIRECTIONS = ("forward", "reverse")
@@ -140,7 +140,6 @@ class _ModuleValues:
         self.voxels = 0
         self.gates = {name: GateValues(-OPEN) if name == "g" else GateValues() for name in GATES}
         self.attention: dict[str, _AttentionValues] = defaultdict(_AttentionValues)
-        self.slices: dict[str, int] = defaultdict(int)
         self.maps: list[Tensor] = []
 
     def contribution(self, block: SALSTMBlock, compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -150,7 +149,7 @@ class _ModuleValues:
         per_cell = torch.linalg.vector_norm(contribution, dim=1, keepdim=True)
         nothing = per_cell.new_zeros(len(current), 1, *current.shape[2:])
         self.output.add(contribution)
-        self.added += squared_norm(add_to_cells(nothing, per_cell, block.stride))
+        self.added += squared_norm(add_upsampled(nothing, per_cell, block.stride))
         self.there += squared_norm(current)
         self.voxels += nothing.numel()
         self.maps.append(per_cell[0, 0].cpu())
@@ -161,15 +160,12 @@ class _ModuleValues:
     ) -> Factors:
         """Stands in for an attention's own `factors`."""
         matrix, value = compute(state)
-        slices = range(self.slices[direction], self.slices[direction] + len(value))
-        self.slices[direction] = slices.stop
-        # Of three frames only the current one's output is used: the middle one, all at once or in turn.
-        used = [not isinstance(block, FrameBlock) or z % NUM_FRAMES == 1 for z in slices]
-        if any(used):
-            for name in GATES:
-                self.gates[name].add(getattr(state, name)[used])
-            if matrix.dim() == 3:  # else the attention is off
-                self.attention[direction].add(matrix[used])
+        # Of three frames only the current one's output is used: the middle one.
+        used = slice(1, None, NUM_FRAMES) if isinstance(block, FrameBlock) else slice(None)
+        for name in GATES:
+            self.gates[name].add(getattr(state, name)[used])
+        if matrix.dim() == 3:  # else the attention is off
+            self.attention[direction].add(matrix[used])
         return matrix, value
 
     @property
@@ -188,7 +184,8 @@ class Probe:
     """
 
     def __init__(self, network: nn.Module):
-        self.encoder: Any = network.encoder
+        # What hands skips to the decoder: the blocks, or the encoder of a network without.
+        self.last: Any = getattr(network, "salstm", network.encoder)
         blocks: Any = getattr(network, "salstm", {})
         self.blocks: dict[int, SALSTMBlock] = {int(stage): block for stage, block in blocks.items()}
         self.frames = getattr(blocks, "frames", 1)
@@ -219,11 +216,11 @@ class Probe:
         typical = (seen.there / seen.voxels) ** 0.5
         return [tile / typical if typical else tile for tile in seen.maps]
 
-    def _see_before(self, encoder: nn.Module, inputs: Any, skips: Sequence[Tensor]) -> None:
-        for stage, skip in enumerate(skips):
+    def _see(self, last: nn.Module, inputs: tuple[Any], skips: Sequence[Tensor]) -> None:
+        """Sees what goes into the blocks and what comes out, as a forward hook of theirs or of the encoder."""
+        before = inputs[0] if self.blocks else skips
+        for stage, skip in enumerate(before):
             self._before[stage].add(skip[: len(skip) // self.frames])
-
-    def _see_after(self, encoder: nn.Module, inputs: Any, skips: Sequence[Tensor]) -> None:
         for stage in self.blocks:
             self._after[stage].add(skips[stage])
 
@@ -239,9 +236,7 @@ class Probe:
     def watching(self) -> Iterator[None]:
         """Watches the network in this context; what it returns stays what it was."""
         with ExitStack() as stack:
-            # Before the hook that applies the blocks, and after it.
-            for see, first in ((self._see_before, True), (self._see_after, False)):
-                stack.callback(self.encoder.register_forward_hook(see, prepend=first).remove)
+            stack.callback(self.last.register_forward_hook(self._see).remove)
             for stage, block in self.blocks.items():
                 _replace(stack, block, "contribution", partial(self._contribution, stage, block.contribution))
                 if isinstance(block.layer, SliceSALSTM):

@@ -1,152 +1,280 @@
-"""The scores of all arms by case, and what they say about an arm against the baseline."""
+"""The scores of all methods as one table, and what follows from it."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+import numpy as np
+import pandas as pd
+
 from nnunetv2_salstm.evaluation.metrics import METRICS, Scores
-from nnunetv2_salstm.evaluation.runs import Arm, short_names
-from nnunetv2_salstm.evaluation.scoring import mean_over_labels
-from nnunetv2_salstm.evaluation.statistics import Comparison, compare, holm
+from nnunetv2_salstm.evaluation.runs import short_names
+from nnunetv2_salstm.evaluation.statistics import ALPHA, count_pairs, differences, estimate, holm
+from nnunetv2_salstm.evaluation.verdicts import BETTER, FIVE_FOLDS, MARGIN, NOT_SHOWN, WORSE, Verdicts, compare_methods
 
 # The label that stands for the mean over all labels.
 MEAN = "mean"
+TRAINING = ["method", "seed", "fold"]
+KEYS = [*TRAINING, "case", "group", "label"]
+VOXELS = ("reference_voxels", "predicted_voxels")
 
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A case as a run predicted it."""
+    """A case as a training predicted it; seed and fold are "" where there is none."""
 
-    arm: str
-    run: str
-    fold: int | str | None
+    method: str
+    seed: str
+    fold: str
     case: str
-    scores: dict[str, Scores]
-
-    def value(self, label: str, metric: str) -> float | None:
-        """Returns a metric of a label or of their mean, None where it is undefined; of errors the magnitude."""
-        if label == MEAN:
-            return mean_over_labels(self.scores).get(metric)
-        value = getattr(self.scores[label], metric)
-        return value if value is None or metric != "volume_error" else abs(value)
+    scores: Mapping[str, Scores]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """An arm's metric over cases: mean over the finite ones, and how many are finite, infinite and undefined."""
+class Endpoint:
+    """What is compared first, and what counts as equal.
 
-    mean: float | None
-    finite: int
-    infinite: int
-    undefined: int
+    Attributes:
+        metric, label: which values; the label "mean" is the mean over all.
+        margin: differences within are equivalent.
+    """
+
+    metric: str = "dice"
+    label: str = MEAN
+    margin: float = MARGIN
+
+    @property
+    def title(self) -> str:
+        """What sentences call it."""
+        title = METRICS[self.metric].title
+        return f"mean {title}" if self.label == MEAN else f"{title} of {self.label}"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Scores of all runs, and the statistics of every arm against the first.
+    """The scores of all trainings.
 
     Attributes:
-        arms: the first is the baseline.
+        table: a row for each score: method, seed, fold, case, group, label, metric, value. Infinite values are inf,
+            undefined ones nan; of volume errors the magnitude. The label "mean" is the mean over the labels that are
+            defined. Groups are "" where cases stand for themselves.
+        methods: their names, the baseline first.
         labels: names of the labels that were scored.
-        cases: every case as every run predicted it.
-        groups: the patient or sequence of a case, by case; {} where each case stands for itself.
+        metrics: names of the metrics that were scored.
+        same_as_baseline: methods that are the baseline trained again.
+        overlap: n_test / n_train of the trainings.
     """
 
-    arms: list[Arm]
+    table: pd.DataFrame
+    methods: list[str]
     labels: list[str]
-    cases: list[ScoredCase]
-    groups: Mapping[str, str]
+    metrics: list[str]
+    same_as_baseline: list[str] = field(default_factory=list)
+    overlap: float = FIVE_FOLDS
 
     @property
     def baseline(self) -> str:
-        """Name of the arm that others are compared with."""
-        return self.arms[0].name
+        """Name of the method that others are compared with."""
+        return self.methods[0]
 
     @cached_property
     def short(self) -> dict[str, str]:
-        """What arms are called in tables and figures, by name."""
-        return short_names(self.arms)
+        """What methods are called in tables and figures, by name."""
+        return short_names(self.methods)
 
     @property
     def all_labels(self) -> list[str]:
         """The mean over labels, where there are several, and each label."""
         return [MEAN, *self.labels] if len(self.labels) > 1 else self.labels
 
-    def case_values(self, arm: str, label: str, metric: str, fold: int | str | None = None) -> dict[str, float]:
-        """Returns the defined values of an arm by case, means over its runs; of one fold if it is given."""
-        found: dict[str, list[float]] = {}
-        for case in self.cases:
-            value = case.value(label, metric) if case.arm == arm and fold in (None, case.fold) else None
-            if value is not None:
-                found.setdefault(case.case, []).append(value)
-        return {name: math.fsum(values) / len(values) for name, values in found.items()}
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """The group of each case, {} where cases stand for themselves."""
+        once = self.table.drop_duplicates("case")
+        groups = dict(zip(once["case"].astype(str), once["group"].astype(str), strict=True))
+        return groups if any(groups.values()) else {}
 
-    def pairs(
-        self, arm: str, label: str, metric: str, fold: int | str | None = None
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Returns the values of an arm and of the baseline by case, for cases in which both are defined."""
-        ours, theirs = (self.case_values(name, label, metric, fold) for name in (arm, self.baseline))
-        return {case: ours[case] for case in theirs if case in ours}, {c: theirs[c] for c in theirs if c in ours}
-
-    def by_unit(self, values: Mapping[str, float]) -> list[float]:
-        """Returns the values of cases by unit: means over the cases of a group, or the cases' own."""
-        units: dict[str, list[float]] = {}
-        for case, value in values.items():
-            units.setdefault(self.groups.get(case, case), []).append(value)
-        return [math.fsum(found) / len(found) for found in units.values()]
-
-    def summary(self, arm: str, label: str, metric: str) -> Summary:
-        """Returns an arm's metric over all cases."""
-        values = self.case_values(arm, label, metric)
-        finite = [value for value in values.values() if math.isfinite(value)]
-        cases = {case.case for case in self.cases if case.arm == arm}
-        return Summary(
-            math.fsum(finite) / len(finite) if finite else None,
-            len(finite),
-            len(values) - len(finite),
-            len(cases) - len(values),
-        )
+    @property
+    def cases(self) -> int:
+        """How many cases there are."""
+        return int(self.table["case"].nunique())
 
     @cached_property
-    def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
-        """Every arm but the first against the first, by arm, label and metric, corrected over all of them."""
-        found = {}
-        for arm in self.arms[1:]:
+    def by_case(self) -> pd.DataFrame:
+        """Values by case, means over the trainings: a column for each method; rows by label, metric, case and group."""
+        shown = self.table[self.table["metric"].isin(METRICS)]
+        keys = ["label", "metric", "case", "group", "method"]
+        means = shown.groupby(keys)["value"].mean().unstack("method")
+        return means[self.methods]
+
+    def column(self, method: str, label: str, metric: str) -> pd.Series:
+        """Returns a method's values by case and group, means over the trainings."""
+        found: pd.Series = self.by_case.xs((label, metric), level=("label", "metric"))[method]
+        return found
+
+    def values(self, label: str, metric: str) -> pd.DataFrame:
+        """Returns the values of all trainings: method, seed, fold, case, value."""
+        chosen = (self.table["label"] == label) & (self.table["metric"] == metric)
+        return self.table.loc[chosen, [*TRAINING, "case", "value"]]
+
+    def pairs(
+        self, method: str, label: str, metric: str, cases: Collection[str] | None = None, by_unit: bool = False
+    ) -> pd.DataFrame:
+        """Returns the columns ours and theirs by case, or by unit, for the cases in which both are defined.
+
+        Args:
+            method: whose values are ours.
+            label, metric: which values.
+            cases: which, all by default.
+            by_unit: means over the cases of each group, where there are groups.
+        """
+        sides = {"ours": self.column(method, label, metric), "theirs": self.column(self.baseline, label, metric)}
+        both = pd.DataFrame(sides).dropna()
+        if cases is not None:
+            both = both[both.index.get_level_values("case").isin(list(cases))]
+        if by_unit and self.groups:
+            return both.groupby("group").mean()
+        return both.droplevel("group")
+
+    def verdicts(self, endpoint: Endpoint) -> Verdicts:
+        """Returns both answers about every method in the primary endpoint."""
+        metric = METRICS[endpoint.metric]
+        return compare_methods(
+            self.values(endpoint.label, endpoint.metric),
+            baseline=self.baseline,
+            groups=self.groups or None,
+            margin=endpoint.margin,
+            higher_is_better=metric.best > 0,
+            overlap=self.overlap,
+            same_as_baseline=self.same_as_baseline,
+            names=self.short,
+            endpoint=endpoint.title,
+            digits=2 if metric.unit else 4,
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Returns mean and spread over the finite cases, and how many are finite, infinite and undefined."""
+        rows = []
+        for method in self.methods:
             for label in self.all_labels:
-                for name, metric in METRICS.items():
-                    ours, theirs = map(self.by_unit, self.pairs(arm.name, label, name))
-                    found[arm.name, label, name] = compare(ours, theirs, metric.best)
-        tested = {"\n".join(key): result.p for key, result in found.items() if result.p is not None}
-        corrected = holm(tested)
-        return {key: replace(result, p_holm=corrected.get("\n".join(key))) for key, result in found.items()}
+                for metric in self.metrics:
+                    values = self.column(method, label, metric)
+                    finite = values[np.isfinite(values)]
+                    infinite = int(np.isinf(values).sum())
+                    counts = (len(finite), infinite, len(values) - len(finite) - infinite)
+                    spread = finite.std() if len(finite) > 1 else np.nan
+                    rows.append((method, label, metric, finite.mean(), spread, *counts))
+        return pd.DataFrame(
+            rows, columns=["method", "label", "metric", "mean", "spread", "finite", "infinite", "undefined"]
+        )
 
-    def differences_by_fold(self, arm: str, label: str, metric: str) -> dict[str, float]:
-        """Returns the mean difference from the baseline within each fold, over pairs that are finite."""
-        folds = dict.fromkeys(case.fold for case in self.cases if case.fold is not None)
-        found = {}
-        for fold in folds:
-            ours, theirs = self.pairs(arm, label, metric, fold)
-            gaps = [gap for case in theirs if math.isfinite(gap := ours[case] - theirs[case])]
-            if gaps:
-                found[str(fold)] = math.fsum(gaps) / len(gaps)
-        return found
+    def secondary(self, endpoint: Endpoint) -> pd.DataFrame:
+        """Returns every label and metric but the primary endpoint: networks over units, corrected within the metric."""
+        rows = []
+        for metric in self.metrics:
+            for method in self.methods[1:]:
+                for label in self.all_labels:
+                    if (metric, label) != (endpoint.metric, endpoint.label):
+                        rows.append(
+                            {"method": method, "label": label, "metric": metric, **self._row(method, label, metric)}
+                        )
+        return _corrected(rows, ["metric"], self.same_as_baseline)
 
-    def means_by_fold(self, arm: str, label: str, metric: str) -> dict[str, float]:
-        """Returns an arm's mean over finite cases within each fold."""
-        folds = dict.fromkeys(case.fold for case in self.cases if case.fold is not None)
-        found = {}
-        for fold in folds:
-            finite = [v for v in self.case_values(arm, label, metric, fold).values() if math.isfinite(v)]
-            if finite:
-                found[str(fold)] = math.fsum(finite) / len(finite)
-        return found
+    def _row(self, method: str, label: str, metric: str, cases: Collection[str] | None = None) -> dict[str, object]:
+        pairs = self.pairs(method, label, metric, cases, by_unit=True)
+        ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
+        higher = METRICS[metric].best > 0
+        return {**asdict(estimate(ours, theirs, higher)), **asdict(count_pairs(differences(ours, theirs), higher))}
 
-    def means_by_run(self, arm: str, label: str, metric: str) -> dict[str, float]:
-        """Returns the mean over finite cases for each run of an arm, its seeds."""
-        found: dict[str, list[float]] = {}
-        for case in self.cases:
-            value = case.value(label, metric)
-            if case.arm == arm and value is not None and math.isfinite(value):
-                found.setdefault(case.run, []).append(value)
-        return {run: math.fsum(values) / len(values) for run, values in found.items()}
+    def trainings(self, endpoint: Endpoint) -> pd.DataFrame:
+        """Returns the mean of the primary endpoint over the finite cases of each training, and their number."""
+        values = self.values(endpoint.label, endpoint.metric)
+        finite = values[np.isfinite(values["value"])]
+        grouped = finite.groupby(TRAINING, sort=False)["value"]
+        return pd.DataFrame({"mean": grouped.mean(), "cases": grouped.count()}).reset_index()
+
+    def subgroups(self, endpoint: Endpoint, members: Mapping[str, str]) -> pd.DataFrame:
+        """Returns the networks' difference within each subgroup of cases, corrected over all of them.
+
+        Args:
+            endpoint: the primary one.
+            members: the subgroup of each case.
+        """
+        rows: list[dict[str, object]] = []
+        for method in self.methods[1:]:
+            for subgroup in sorted(set(members.values())):
+                cases = [case for case, name in members.items() if name == subgroup]
+                found = self._row(method, endpoint.label, endpoint.metric, cases)
+                rows.append({"method": method, "subgroup": subgroup, **found})
+        return _corrected(rows, [], self.same_as_baseline)
+
+    def beside_published(self, published: Mapping[str, float]) -> pd.DataFrame:
+        """Returns every method's mean Dice beside somebody else's on the cases that both have."""
+        rows = []
+        for method in self.methods:
+            ours = self.column(method, self.all_labels[0], "dice").droplevel("group").dropna()
+            shared = [case for case in ours.index if case in published]
+            theirs = [published[case] for case in shared]
+            found = estimate(ours[shared].to_numpy(), theirs)
+            means = {"mean": float(ours[shared].mean()), "published": float(np.mean(theirs))}
+            gap = {"difference": found.difference, "low": found.low, "high": found.high}
+            rows.append({"method": method, "cases": len(shared), **means, **gap})
+        return pd.DataFrame(rows)
+
+
+def results_table(cases: Iterable[ScoredCase], groups: Mapping[str, str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Returns the table of `Results` from scored cases, in their order.
+
+    Args:
+        cases: as they were scored.
+        groups: the group of each case, {} where cases stand for themselves.
+        metrics: which are kept.
+    """
+    columns = [*metrics, *VOXELS]
+    rows: list[list[object]] = []
+    for case in cases:
+        for label, scores in case.scores.items():
+            values = (getattr(scores, name) for name in columns)
+            rows.append([case.method, case.seed, case.fold, case.case, groups.get(case.case, ""), label, *values])
+    wide = pd.DataFrame(rows, columns=[*KEYS, *columns])
+    return long_table(wide)
+
+
+def long_table(wide: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each score, of labels and then of their means, from a table with a column for each metric."""
+    columns = [name for name in wide.columns if name not in KEYS]
+    wide = wide.astype(dict.fromkeys(columns, float))
+    if "volume_error" in columns:
+        wide["volume_error"] = wide["volume_error"].abs()  # errors of both signs must not cancel in means
+    table = wide.melt(KEYS, columns, var_name="metric", value_name="value")
+    if wide["label"].nunique() > 1:
+        metrics = [name for name in columns if name not in VOXELS]
+        means = wide.groupby([*TRAINING, "case", "group"], sort=False)[metrics].mean().reset_index()
+        means.insert(len(KEYS) - 1, "label", MEAN)
+        table = pd.concat([table, means.melt(KEYS, metrics, var_name="metric", value_name="value")], ignore_index=True)
+    return table
+
+
+def wide_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a column for each metric, without the means over the labels."""
+    of_labels = table if table["label"].nunique() == 1 else table[table["label"] != MEAN]
+    metrics = list(dict.fromkeys(of_labels["metric"]))
+    wide = of_labels.pivot(index=KEYS, columns="metric", values="value")[metrics]
+    # Pivoting sorts.
+    order = pd.MultiIndex.from_frame(of_labels.loc[of_labels["metric"] == metrics[0], KEYS])
+    return wide.loc[order].rename_axis(columns=None).reset_index()
+
+
+def _corrected(rows: list[dict[str, object]], within: Sequence[str], same: Sequence[str]) -> pd.DataFrame:
+    """Adds p after Holm's correction, A/A pairs left out, and the verdict about the networks."""
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame["p_holm"] = frame["p"].astype(float)
+    planned = frame[~frame["method"].isin(list(same)) & frame["p"].notna()]
+    for _, family in planned.groupby(list(within)) if within else [("", planned)]:
+        for place, p in holm(family["p"].astype(float).to_dict()).items():
+            frame.loc[place, "p_holm"] = p
+    shown = (frame["p_holm"] < ALPHA) & (frame["towards"] != 0)
+    frame["verdict"] = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), NOT_SHOWN)
+    return frame

@@ -1,23 +1,26 @@
-"""What is compared: arms, each a network trained once or several times, and where their predictions lie."""
+"""What is compared: methods, each a network trained once or several times, and where their predictions lie."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
+from nnunetv2_salstm.host.trainer_names import split_seed, without_length
 
-# Runs that differ in the seed only are one arm.
-_SEED = re.compile(r"_seed\d+$")
-_LENGTH = re.compile(r"(_[1-9]\d*epochs)?(_[1-9]\d*its)?$")
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NNUNET = re.compile(r": nnU-Net (?P<version>\S+) \((?P<source>release|checkout)\)")
+_SPLIT = re.compile(r"split has (?P<train>\d+) training and (?P<test>\d+) validation cases")
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One finished training: a fold folder that nnU-Net left behind."""
+class Training:
+    """A fold folder that nnU-Net left behind."""
 
     folder: Path
 
@@ -30,7 +33,7 @@ class Fold:
     def debug(self) -> dict[str, Any]:
         """What nnU-Net wrote about the training, {} where it did not."""
         file = self.folder / "debug.json"
-        return read_json(file) if file.is_file() else {}
+        return read_json(file, "values") if file.is_file() else {}
 
     @cached_property
     def log(self) -> "TrainingLog":
@@ -47,6 +50,8 @@ class TrainingLog:
         pseudo_dice: mean over the labels, by epoch.
         epoch_seconds: by epoch.
         repeated_seconds: of epochs that were trained again, as an interrupted training goes on from its checkpoint.
+        nnunet: version of nnU-Net, and "release" or "checkout", of every start; stock trainers do not write it.
+        split: training and validation cases, of every start.
     """
 
     train_loss: dict[int, float] = field(default_factory=dict)
@@ -54,15 +59,21 @@ class TrainingLog:
     pseudo_dice: dict[int, float] = field(default_factory=dict)
     epoch_seconds: dict[int, float] = field(default_factory=dict)
     repeated_seconds: list[float] = field(default_factory=list)
+    nnunet: set[str] = field(default_factory=set)
+    split: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingLog":
-        """Reads every training_log_*.txt of a fold; epochs that were trained again count as they were last."""
+        """Reads every training_log_*.txt of a fold in order of time; of epochs trained again the last counts."""
         log, epoch = cls(), None
-        for file in sorted(folder.glob("training_log_*.txt")):
+        for file in sorted(folder.glob("training_log_*.txt"), key=_when):
             for line in file.read_text(errors="replace").splitlines():
                 if match := re.search(r": Epoch (\d+)\s*$", line):
                     epoch = int(match[1])
+                elif match := _NNUNET.search(line):
+                    log.nnunet.add(f"{match['version']} ({match['source']})")
+                elif match := _SPLIT.search(line):
+                    log.split.append((int(match["train"]), int(match["test"])))
                 elif epoch is None:
                     continue
                 elif match := re.search(r": (train_loss|val_loss) (\S+)", line):
@@ -79,6 +90,11 @@ class TrainingLog:
         return log
 
 
+def _when(log: Path) -> tuple[list[int], str]:
+    """Returns what orders logs by time: the month and day in their names have no leading zeros."""
+    return [int(number) for number in re.findall(r"\d+", log.stem)], log.name
+
+
 @dataclass(frozen=True)
 class Run:
     """A network trained once: its trainer's name (or the name given to a folder) and predictions by fold.
@@ -92,37 +108,40 @@ class Run:
 
     name: str
     predictions: dict[int | str | None, Path]
-    folds: dict[int | str, Fold] = field(default_factory=dict)
+    folds: dict[int | str, Training] = field(default_factory=dict)
     plans: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> str:
+        """The seed that the name says, "" without one."""
+        return split_seed(self.name)[1]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Runs that differ in the seed only."""
+class Method:
+    """Runs that differ in the seed only; where a whole comparison is of one method (A/A), a single run."""
 
     name: str
     runs: list[Run]
 
 
-def arms_of(runs: Iterable[Run]) -> list[Arm]:
-    """Returns the arms in the order in which the runs name them."""
-    arms: dict[str, list[Run]] = {}
+def methods_of(runs: Iterable[Run]) -> list[Method]:
+    """Returns the methods in the order in which the runs name them; the runs themselves where all are of one method."""
+    runs = list(runs)
+    methods: dict[str, list[Run]] = {}
     for run in runs:
-        arms.setdefault(_SEED.sub("", run.name), []).append(run)
-    return [Arm(name, members) for name, members in arms.items()]
+        methods.setdefault(split_seed(run.name)[0], []).append(run)
+    if len(methods) == 1:
+        methods = {run.name: [run] for run in runs}
+    return [Method(name, members) for name, members in methods.items()]
 
 
-def without_length(name: str) -> str:
-    """Returns an arm's name without what it says about the length of the training."""
-    return _LENGTH.sub("", name)
-
-
-def short_names(arms: Sequence[Arm]) -> dict[str, str]:
-    """Returns the arms' names without what all of them share: nnU-Net's prefix, and the length of the training."""
-    lengths = {arm.name.removeprefix(without_length(arm.name)) for arm in arms}
+def short_names(methods: Sequence[str]) -> dict[str, str]:
+    """Returns the methods' names without what all share: nnU-Net's prefix, and the length of the training."""
+    lengths = {name.removeprefix(without_length(name)) for name in methods}
     shared = lengths.pop() if len(lengths) == 1 else ""
-    short = {arm.name: arm.name.removesuffix(shared).removeprefix("nnUNetTrainer") or arm.name for arm in arms}
-    return short if len(set(short.values())) == len(arms) else {arm.name: arm.name for arm in arms}
+    short = {name: name.removesuffix(shared).removeprefix("nnUNetTrainer") or name for name in methods}
+    return short if len(set(short.values())) == len(methods) else {name: name for name in methods}
 
 
 def runs_of_trainers(
@@ -157,7 +176,7 @@ def runs_of_trainers(
             folds = [int(fold) if fold.isdigit() else fold for fold in there]
         members = {}
         for fold in folds:
-            training = Fold(folder / f"fold_{fold}")
+            training = Training(folder / f"fold_{fold}")
             if not training.folder.is_dir():
                 raise SalstmError(
                     f"{trainer} has no fold {fold} (it has {', '.join(there)}); make it with: {train.format(fold)}, "
@@ -170,7 +189,7 @@ def runs_of_trainers(
                     f"{train.format(fold)} {option}"
                 )
             members[fold] = training
-        plans_json = read_json(folder / "plans.json")
+        plans_json = read_json(folder / "plans.json", "plans")
         found.append(Run(trainer, {fold: t.validation for fold, t in members.items()}, members, plans_json))
     return found
 
@@ -183,17 +202,37 @@ def runs_of_folders(predictions: Mapping[str, Path]) -> list[Run]:
     """
     for name, folder in predictions.items():
         if not folder.is_dir():
-            raise SalstmError(f"--predictions {name}={folder}: there is no such folder")
+            raise SalstmError(f"-i {name}={folder}: there is no such folder")
     return [Run(name, {None: folder}) for name, folder in predictions.items()]
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Returns a JSON file's values.
+def curves_table(methods: Sequence[Method]) -> "pd.DataFrame":
+    """Returns the learning curves of all trainings: method, training, epoch, quantity, value."""
+    import pandas as pd
 
-    Raises:
-        SalstmError: if it cannot be read.
+    rows = [
+        (method.name, f"{run.name} fold {fold}", epoch, quantity, value)
+        for method in methods
+        for run in method.runs
+        for fold, training in run.folds.items()
+        for quantity in ("train_loss", "val_loss", "pseudo_dice")
+        for epoch, value in getattr(training.log, quantity).items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "training", "epoch", "quantity", "value"])
+
+
+def overlap_of(runs: Iterable[Run], cases: Mapping[int | str, int], references: int) -> float | None:
+    """Returns n_test / n_train of the trainings, their mean; None where it is not known.
+
+    Args:
+        runs: with their trainings.
+        cases: validation cases of each fold.
+        references: cases of the data set, which a fold is trained on but for its own.
     """
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise SalstmError(f"{file} cannot be read: {error}") from None
+    found = []
+    for run in runs:
+        for fold, training in run.folds.items():
+            train, test = training.log.split[-1] if training.log.split else (references - cases[fold], cases[fold])
+            if train > 0 and fold != "all":
+                found.append(test / train)
+    return sum(found) / len(found) if found else None

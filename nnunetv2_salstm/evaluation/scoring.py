@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,7 +18,7 @@ from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import written_whole
 
 # What is cached is another when the rules of scoring change.
-RULES = 1
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How cases are scored: labels, the tolerance of each in mm, and the nnU-Net class that reads the files."""
+    """How cases are scored.
+
+    Attributes:
+        labels: what is scored.
+        tolerances: of the surface Dice by label, in mm.
+        reader: name of the nnU-Net class that reads the files.
+        surface: whether surface metrics are wanted.
+    """
 
     labels: Labels
     tolerances: dict[str, float]
     reader: str
+    surface: bool = True
 
     def read_and_score(self, case: Case) -> dict[str, Scores]:
         """Returns the scores of a case.
@@ -53,7 +60,9 @@ class Scoring:
         prediction, ours = reader.read_seg(str(case.prediction))
         _require_same_geometry(ours, theirs)
         spacing = tuple(float(edge) for edge in theirs["spacing"])
-        return score(prediction[0].astype(int), reference[0].astype(int), spacing, self.labels, self.tolerances)
+        return score(
+            prediction[0].astype(int), reference[0].astype(int), spacing, self.labels, self.tolerances, self.surface
+        )
 
 
 @dataclass(frozen=True)
@@ -217,17 +226,3 @@ def _fingerprint(case: Case) -> list[list[Any]]:
 def default_cache() -> Path:
     """Returns our folder in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnunetv2_salstm" / "compare"
-
-
-def mean_over_labels(scores: Mapping[str, Scores]) -> dict[str, float]:
-    """Returns the mean of each metric over the labels for which it is defined; absent where it is for none."""
-    from nnunetv2_salstm.evaluation.metrics import METRICS
-
-    means = {}
-    for metric in METRICS:
-        values = [value for label in scores.values() if (value := getattr(label, metric)) is not None]
-        if metric == "volume_error":
-            values = [abs(value) for value in values]  # errors of both signs must not cancel
-        if values:
-            means[metric] = math.fsum(values) / len(values)
-    return means

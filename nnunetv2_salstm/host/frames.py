@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnunetv2_salstm.config import FRAMES
+
 KEY = "salstm_neighbours"
-# The order of the frames: a slice or video frame itself, then the one before it and the one after.
-FRAMES = ("current", "previous", "next")
 
 
 def neighbours_entry(channels: int) -> dict[str, Any]:

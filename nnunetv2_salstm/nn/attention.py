@@ -2,13 +2,18 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
-from nnunetv2_salstm.nn.precision import widened, without_autocast
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
+
+FORMS = ("authors", "centred", "correlation")
+# A channel that is not correlated with another then has e^10 times less weight than the best there could be.
+FIRST_TEMPERATURE = 10.0
 
 
 class StateAttention(nn.Module):
-    """Channel attention over LSTM states, module A ("SALSTM", Ji et al. 2024); no parameters.
+    """Channel attention over LSTM states, module A ("SALSTM", Ji et al. 2024); no parameters in the authors' form.
 
     Q = (c + f) / 2,  K = (g + h) / 2,  V = h,  each (B, C, N) with N pixels;  Y = softmax(s Q K^T) V.
     The attention matrix is (B, C, C): the product sums over the pixels. The authors' scale is s = 1 / sqrt(a) with a
@@ -16,17 +21,31 @@ class StateAttention(nn.Module):
     (a = N would make the attention uniform on small ones). The published training has a = 88 * 88 on 224 x 224
     pixels, that is tau = 570.
 
+    Q is near 1/4 everywhere, as f is a sigmoid, so that the means of K over the pixels decide most of Q K^T and all
+    rows attend to the same few channels. Two forms of ours leave the means out: "centred" takes K minus its mean over
+    the pixels, so that Q K^T is N times a covariance; "correlation" divides that by the standard deviations of Q and K
+    and takes a learnable temperature in place of s, one for each direction.
+
     Args:
         hidden_channels: C; A needs no sizes and takes it so that A and B are made alike.
         attention_size: a; None takes the number of pixels N.
         tau: weight of the mean over pixels; excludes attention_size.
+        form: "authors", "centred" or "correlation".
 
     Raises:
-        ValueError: if both are given, or one is not positive.
+        ValueError: if both attention_size and tau are given, one is not positive, or the form is unknown.
     """
 
-    def __init__(self, hidden_channels: int, attention_size: float | None = None, tau: float | None = None):
+    def __init__(
+        self,
+        hidden_channels: int,
+        attention_size: float | None = None,
+        tau: float | None = None,
+        form: str = "authors",
+    ):
         super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         if attention_size is not None and tau is not None:
             raise ValueError(f"attention_size and tau exclude each other, got {attention_size} and {tau}")
         for name, value in (("attention_size", attention_size), ("tau", tau)):
@@ -34,9 +53,19 @@ class StateAttention(nn.Module):
                 raise ValueError(f"{name} must be positive, got {value}")
         self.attention_size = attention_size
         self.tau = tau
+        self.form = form
+        if form == "correlation":
+            self.temperature = nn.Parameter(torch.empty(()))
+            StateAttention.reset_parameters(self)
+
+    def reset_parameters(self) -> None:
+        """Sets the temperature, where there is one, to its start."""
+        if self.form == "correlation":
+            nn.init.constant_(self.temperature, FIRST_TEMPERATURE)
 
     def extra_repr(self) -> str:
-        return f"tau={self.tau}" if self.tau is not None else f"attention_size={self.attention_size or 'N'}"
+        scale = f"tau={self.tau}" if self.tau is not None else f"attention_size={self.attention_size or 'N'}"
+        return f"form={self.form}" if self.form == "correlation" else f"{scale}, form={self.form}"
 
     def scale(self, pixels: int) -> float:
         """Returns s, the factor of the logits for N pixels."""
@@ -49,8 +78,14 @@ class StateAttention(nn.Module):
 
         The scale, with the halves of Q and K, multiplies the small product: that saves sweeps over the states.
         """
+        pixels = query.shape[-1]
+        if self.form == "correlation":
+            query, key = (layer_norm(x, (pixels,)) for x in (query, key))
+            return (query @ key.transpose(-1, -2) * (to_float32(self.temperature) / pixels)).softmax(dim=-1)
+        if self.form == "centred":
+            key = key - key.mean(-1, keepdim=True)
         # Safe in float32 only, and never narrower here: the sum over pixels is large.
-        return (query @ key.transpose(-1, -2) * (self.scale(query.shape[-1]) / 4)).softmax(dim=-1)
+        return (query @ key.transpose(-1, -2) * (self.scale(pixels) / 4)).softmax(dim=-1)
 
     def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns Q, K and V, (B, C, N) each, gated by the module's own parameters, of which A has none."""
@@ -58,7 +93,7 @@ class StateAttention(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the attention matrix, (B, C, C), and V, (B, C, N), whose product is Y."""
-        c, f, g, h = (widened(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
+        c, f, g, h = (to_float32(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
         query, key, value = self.gate(c + f, g + h, h)
         return self.matrix(query, key), value
 
@@ -79,8 +114,14 @@ class GatedStateAttention(StateAttention):
     Args: as `StateAttention`; hidden_channels sizes the three linear maps.
     """
 
-    def __init__(self, hidden_channels: int, attention_size: float | None = None, tau: float | None = None):
-        super().__init__(hidden_channels, attention_size, tau)
+    def __init__(
+        self,
+        hidden_channels: int,
+        attention_size: float | None = None,
+        tau: float | None = None,
+        form: str = "authors",
+    ):
+        super().__init__(hidden_channels, attention_size, tau, form)
         self.q_matrix = nn.Linear(hidden_channels, hidden_channels)
         self.k_matrix = nn.Linear(hidden_channels, hidden_channels)
         self.v_matrix = nn.Linear(hidden_channels, hidden_channels)
@@ -88,6 +129,7 @@ class GatedStateAttention(StateAttention):
 
     def reset_parameters(self) -> None:
         """Draws the linear maps near the constant 1."""
+        super().reset_parameters()
         for linear in (self.q_matrix, self.k_matrix, self.v_matrix):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.ones_(linear.bias)
@@ -95,8 +137,8 @@ class GatedStateAttention(StateAttention):
     def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # One product for the three gates: (3C, C) times (B, C, N).
         linears = (self.q_matrix, self.k_matrix, self.v_matrix)
-        weight = widened(torch.cat([linear.weight for linear in linears]))
-        bias = widened(torch.cat([linear.bias for linear in linears]))
+        weight = to_float32(torch.cat([linear.weight for linear in linears]))
+        bias = to_float32(torch.cat([linear.bias for linear in linears]))
         gates = torch.baddbmm(bias.unsqueeze(-1), weight.expand(value.shape[0], -1, -1), value)
         lq, lk, lv = gates.chunk(3, dim=1)
         return query * lq, key * lk, value * lv
@@ -110,7 +152,7 @@ class StateValue(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the identity, (C, C), and h, (B, C, N)."""
-        value = widened(state.h).flatten(2)
+        value = to_float32(state.h).flatten(2)
         return torch.eye(value.shape[1], dtype=value.dtype, device=value.device), value
 
     def forward(self, state: ConvLSTMState) -> Tensor:

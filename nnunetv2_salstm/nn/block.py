@@ -1,25 +1,26 @@
-"""The residual block that puts a layer on a coarser grid of a feature map and starts as the identity."""
+"""The residual block that puts a layer on a coarser grid of a feature map."""
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, mix_channels
-from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+from nnunetv2_salstm.nn.pooling import add_upsampled, average_pool
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
+from nnunetv2_salstm.nn.slices import SliceSALSTM
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class SALSTMBlock(nn.Module):
-    """x + upsample(layer(norm(reduce(x)))), the identity at the start.
+    """x + upsample(layer(norm(reduce(x)))), the identity at the start unless initial_gain says otherwise.
 
     `reduce` averages over cells of `stride` voxels and mixes the channels down to the layer's. The layer's last
-    convolution, back to x's channels, starts at zero and runs before the upsampling, where it is cheap. Everything
+    convolution, back to x's channels, runs before the upsampling, where it is cheap. Everything
     between the averaging and the upsampling is float32 on the coarse grid, so that inputs of 1e4 stay finite under
     float16 autocast. Takes every size.
 
@@ -29,9 +30,12 @@ class SALSTMBlock(nn.Module):
         stride: edge lengths of a cell of the coarse grid in voxels, one for each spatial axis of x.
         norm: normalisation of the layer's input, e.g. nn.InstanceNorm3d, or None. A grid of one cell has no
             statistics: there only its affine part is applied.
+        initial_gain: start of the last convolution's weights in units of nnU-Net's own (He et al. 2015, for leaky ReLU
+            of slope 1e-2); 0 makes the block the identity.
 
     Raises:
-        ValueError: if the layer does not return `channels` channels, or a stride is below 1.
+        ValueError: if the layer is another one or does not return `channels` channels, a stride is below 1 or a single
+            number, or initial_gain negative.
 
     Example:
         >>> import torch
@@ -49,49 +53,62 @@ class SALSTMBlock(nn.Module):
         layer: SliceSALSTM | ConvControl,
         stride: tuple[int, ...],
         norm: nn.Module | None = None,
+        initial_gain: float = 0.0,
     ):
         super().__init__()
+        if not isinstance(layer, (SliceSALSTM, ConvControl)):
+            raise ValueError(
+                f"layer must be a SliceSALSTM or a ConvControl, got {type(layer).__name__}; a SALSTM is wrapped as "
+                "SliceSALSTM(layer)"
+            )
         returned = layer.output_convolution.out_channels
         if returned != channels:
             raise ValueError(f"layer must return {channels} channels as x has, got {returned}")
-        if len(stride) not in CONVOLUTIONS or min(stride) < 1:
-            raise ValueError(f"stride must be 1 to 3 lengths of at least 1 voxel, got {stride}")
+        if isinstance(stride, int) or len(stride) not in CONVOLUTIONS or min(stride) < 1:
+            raise ValueError(
+                f"stride must be 1 to 3 lengths of at least 1 voxel, one for each spatial axis of x, got {stride}"
+            )
+        if not initial_gain >= 0:
+            raise ValueError(f"initial_gain must be at least 0, got {initial_gain}")
+        self.initial_gain = initial_gain
         self.channels = channels
         self.stride = tuple(stride)
         self.reduce: Any = CONVOLUTIONS[len(stride)](channels, layer.in_channels, 1)  # torch: a bias may be missing
         self.norm = norm
         self.layer = layer
-        self.start_as_identity()
+        self.reset_output_convolution()
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}"
+        return f"stride={self.stride}, initial_gain={self.initial_gain}"
 
     def reset_parameters(self) -> None:
-        """Draws every parameter anew and makes the block the identity, as at construction."""
+        """Draws every parameter anew, as at construction."""
         self.reduce.reset_parameters()
         reset_norm = getattr(self.norm, "reset_parameters", None)
         if reset_norm is not None:
             reset_norm()
         self.layer.reset_parameters()
-        self.start_as_identity()
+        self.reset_output_convolution()
 
-    def start_as_identity(self) -> None:
-        """Sets the layer's last convolution to zero, so that the block returns its input."""
-        nn.init.zeros_(self.layer.output_convolution.weight)
+    def reset_output_convolution(self) -> None:
+        """Starts the layer's last convolution as `initial_gain` says."""
+        weight = self.layer.output_convolution.weight
+        if self.initial_gain:
+            nn.init.kaiming_normal_(weight, a=1e-2)
+            with torch.no_grad():
+                weight.mul_(self.initial_gain)
+        else:
+            nn.init.zeros_(weight)
         nn.init.zeros_(self.layer.output_convolution.bias)
 
-    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
-        """Returns x with the layer's contribution added, (B, channels, *S).
-
-        Args:
-            x: (B, channels, *S).
-            inplace: overwrite x; for inference, where no gradient needs it.
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x, (B, channels, *S), with the layer's contribution added.
 
         Raises:
             ValueError: if x has other channels or axes than the block.
         """
         self.check(x)
-        return add_to_cells(x, self.contribution(x), self.stride, inplace)
+        return add_upsampled(x, self.contribution(x), self.stride)
 
     def check(self, x: Tensor) -> None:
         """Checks channels and axes of x.
@@ -115,7 +132,7 @@ class SALSTMBlock(nn.Module):
 
     def contribution(self, x: Tensor) -> Tensor:
         """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""
-        coarse = average_cells(x, self.stride)
+        coarse = average_pool(x, self.stride)
         with without_autocast(x):
             reduced = mix_channels(coarse, self.reduce.weight, self.reduce.bias)
             return self.apply_layer(self.normalise(reduced))
@@ -133,8 +150,19 @@ class SALSTMBlock(nn.Module):
             x = x if weight is None else x.to(weight.dtype)
             if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
                 # Groups of one channel: the same, in one operation instead of several.
-                return widened(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
-            return widened(self.norm(x))
+                return to_float32(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
+            return to_float32(self.norm(x))
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)
+
+
+def reset_blocks(network: nn.Module) -> None:
+    """Draws every block's parameters anew and makes it what it is at the start.
+
+    For networks that initialise all of their convolutions, those of the blocks with them, as some do at the end of
+    their constructor: the blocks then are no identities any more.
+    """
+    for module in network.modules():
+        if isinstance(module, SALSTMBlock):
+            module.reset_parameters()

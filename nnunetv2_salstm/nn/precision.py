@@ -16,7 +16,7 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
 _CAN_ASK = hasattr(torch.amp, "is_autocast_available")
 
 
-def widened(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """Returns x in float32 if it is narrower (float16, bfloat16), else x itself."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

@@ -1,255 +1,395 @@
-"""What a comparison found, and how it is written: Markdown, JSON, CSV."""
+"""A comparison as a document: the answer, a row for each method, figures, and the details folded."""
 
-import csv
-import io
-import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from nnunetv2_salstm.evaluation.cost import MEASURED
-from nnunetv2_salstm.evaluation.metrics import METRICS
-from nnunetv2_salstm.evaluation.results import MEAN, Results
-from nnunetv2_salstm.evaluation.statistics import CONFIDENCE, RESAMPLES
-from nnunetv2_salstm.reporting.bench import QUANTITIES
-from nnunetv2_salstm.tables import markdown_list, markdown_table
+import numpy as np
+import pandas
 
-FORMAT = 1
+from nnunetv2_salstm.reporting.bench import QUANTITIES
+from nnunetv2_salstm.reporting.comparison_figures import draw_curves, draw_differences, draw_forest, draw_scatter
+from nnunetv2_salstm.reporting.document import (
+    Block,
+    Bullets,
+    Document,
+    Figure,
+    Section,
+    Table,
+    Warnings,
+    made_with,
+)
+from nnunetv2_salstm.reporting.overlays import Overlay, draw_overlays
+from nnunetv2_salstm.reporting.tables import best_cells, latex_table
+
 COST = {
     "parameters": QUANTITIES["parameters"],
     "epoch_seconds": ("s / epoch", lambda value: f"{value:.3g}"),
-    **{name: QUANTITIES[name] for name in MEASURED},
+    **{name: QUANTITIES[name] for name in ("training_step", "inference_tile", "peak_memory")},
 }
 
 
 @dataclass(frozen=True)
-class Report:
-    """Results, what they cost, and what a reader has to know before believing them.
+class Metric:
+    """What a metric is called, with its unit; how many decimal places its values have; and whether more is better."""
+
+    title: str
+    digits: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A case as it is shown: caption, alternative text, slices side by side, labels in the order of their colours."""
+
+    caption: str
+    alt: str
+    title: str
+    slices: Sequence[Overlay]
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The numbers of a comparison. Methods are named as readers call them, the baseline first.
 
     Attributes:
         title: what was compared.
-        inputs: folders, labels and tolerances, and the command.
-        unlike: sentences on what else than the network differs between the arms.
-        cost: by arm and quantity of `COST`.
-        failures: predictions that could not be scored, with the reason.
-        versions: of the packages.
+        reference: folder of the references.
+        endpoint: what the primary endpoint is called, and its metric.
+        metrics: by the names in the frames.
+        sentences: the answers.
+        confounders, failures: what a reader must know before.
+        methods: a row each: method, mean, spread over cases, seed_spread, difference, methods_difference; of both
+            questions (networks_, methods_) verdict, low, high, p, p_holm, equivalence, false_claim, count; wins, draws,
+            losses, improved, worsened; of three methods or more rank, rank_low, rank_high, first; and of secondary
+            metrics their means.
+        cost: by method and quantity of `COST`.
+        summary: method, label, metric, mean, spread, finite, infinite, undefined.
+        secondary: method, label, metric, difference, low, high, p, p_holm, wins, draws, losses, verdict.
+        trainings: the mean of every training: method, seed, fold, mean, cases.
+        runs: what is known of every training.
+        noise: pairs of trainings of one method: method, first, second, difference, low, high.
+        subgroups: method, subgroup, count, difference, low, high, p_holm.
+        published: method, cases, mean, published, difference, low, high.
+        differences: method, label, difference of every case in the endpoint's metric.
+        pairs: method, ours, theirs of every case in the endpoint.
+        curves: method, training, epoch, quantity, value.
+        examples: cases to look at.
+        notes: what the numbers mean.
+        command, versions: that made it.
     """
 
     title: str
-    inputs: dict[str, Any]
-    results: Results
-    unlike: list[str]
-    cost: dict[str, dict[str, float]]
-    failures: list[str]
-    versions: dict[str, str]
+    reference: str
+    endpoint: tuple[str, Metric]
+    metrics: Mapping[str, Metric]
+    sentences: Sequence[str]
+    confounders: Sequence[str]
+    failures: Sequence[str]
+    methods: pandas.DataFrame
+    cost: Mapping[str, Mapping[str, float]]
+    summary: pandas.DataFrame
+    secondary: pandas.DataFrame
+    trainings: pandas.DataFrame
+    runs: pandas.DataFrame
+    noise: pandas.DataFrame
+    subgroups: pandas.DataFrame
+    published: pandas.DataFrame
+    differences: pandas.DataFrame
+    pairs: pandas.DataFrame
+    curves: pandas.DataFrame
+    notes: Sequence[str]
+    command: str
+    versions: Mapping[str, str]
+    examples: Sequence[Example] = field(default_factory=list)
 
     @property
-    def main_label(self) -> str:
-        """The label whose Dice the verdict is about: the mean where there are several."""
-        return self.results.all_labels[0]
+    def baseline(self) -> str:
+        """The method that others are compared with."""
+        return str(self.methods["method"].iloc[0])
 
-    def verdicts(self) -> list[str]:
-        """Returns a sentence for each arm against the baseline."""
-        results = self.results
-        short, baseline = results.short, results.short[results.baseline]
-        sentences = []
-        for arm in results.arms[1:]:
-            found = results.comparisons[arm.name, self.main_label, "dice"]
-            if found.mean_difference is None:
-                sentences.append(f"{short[arm.name]} cannot be compared with {baseline}: no case has a Dice in both.")
-                continue
-            ours, theirs = (results.summary(a, self.main_label, "dice").mean for a in (arm.name, results.baseline))
-            verdict = found.verdict()
-            says = f"{verdict} than" if verdict in ("better", "worse") else f"{verdict} against"
-            units = "groups of cases" if results.groups else "cases"
-            of = " (mean over labels)" if self.main_label == MEAN else ""
-            sentences.append(
-                f"{short[arm.name]}: {says} {baseline} in Dice{of}. "
-                f"{ours:.4f} and {theirs:.4f}, difference {found.mean_difference:+.4f} ({CONFIDENCE:.0%} interval "
-                f"{found.low:+.4f} to {found.high:+.4f}), p = {p_value(found.p_holm)} after Holm's correction; "
-                f"{found.wins} wins, {found.draws} draws, {found.losses} losses in {found.units} {units}."
+
+def comparison_document(found: Comparison, everything: bool = False, figures: bool = True) -> Document:
+    """Returns the document.
+
+    Args:
+        found: the numbers.
+        everything: whether details are open, which a terminal shows then.
+        figures: whether figures are drawn.
+    """
+    title, metric = found.endpoint
+    blocks: list[Block] = [
+        Warnings("Not like for like", found.confounders),
+        Warnings("Left out, as it could not be scored", found.failures),
+        Bullets(found.sentences, highlight=True),
+        overview_table(found),
+    ]
+    if figures:
+        blocks += [
+            Figure(
+                svg=draw_forest(found.methods, f"{title}, difference from {found.baseline}"),
+                caption="Differences with their 95 % intervals: over cases (these networks) and over trainings (the "
+                "methods), where there are three or more.",
+            ),
+            Figure(
+                svg=draw_differences(found.differences, _axis(metric, found.baseline)),
+                caption="Paired differences: a point for each case, a box for the quartiles, a line for the median.",
+            ),
+        ]
+        if found.examples:
+            blocks.append(Section("Most improved and most worsened cases", [_picture(e) for e in found.examples]))
+    details = [
+        Section("Both answers in numbers", [_answers(found)], not everything),
+        Section("Means by label", [_means(found)], not everything),
+        Section(
+            "Secondary: labels and metrics, networks only, corrected within each metric",
+            [_secondary(found)] if len(found.secondary) else [],
+            not everything,
+        ),
+        Section("Subgroups", _frame(found.subgroups, metric, 2), not everything),
+        Section(
+            "Beside published scores (other software, part of no verdict)",
+            _frame(found.published, metric),
+            not everything,
+        ),
+        Section("Noise: one method trained twice (A/A)", _frame(found.noise, metric, 3), not everything),
+        Section("Ranks over resamples of cases and trainings", _ranks(found), not everything),
+        Section("Trainings", [*_frame(found.trainings, metric, 3), *_frame(found.runs, metric, 6)], not everything),
+        Section("Cost", _cost(found), not everything),
+    ]
+    blocks += [section for section in details if section.blocks]
+    if figures:
+        curves = draw_curves(found.curves)
+        more = [
+            Figure(
+                svg=draw_scatter(found.pairs, title, found.baseline),
+                caption="A point for each case; above the line the method's value is larger.",
             )
-        return sentences
-
-    def score_rows(self) -> list[list[str]]:
-        """Returns the table of means, its head first."""
-        rows = [["arm", "label", *(titled(name) for name in METRICS)]]
-        for arm in self.results.arms:
-            for label in self.results.all_labels:
-                rows.append(
-                    [self.results.short[arm.name], label, *(self._mean(arm.name, label, name) for name in METRICS)]
-                )
-        return rows
-
-    def _mean(self, arm: str, label: str, metric: str) -> str:
-        summary = self.results.summary(arm, label, metric)
-        text = "-" if summary.mean is None else number(metric, summary.mean)
-        counts = [(summary.infinite, "infinite"), (summary.undefined, "undefined")]
-        extra = ", ".join(f"{count} {what}" for count, what in counts if count)
-        return f"{text} ({extra})" if extra else text
-
-    def comparison_rows(self) -> list[list[str]]:
-        """Returns the table of differences from the baseline, its head first."""
-        head = ["arm", "label", "metric", "difference", f"{CONFIDENCE:.0%} interval", "p", "p (Holm)"]
-        rows = [[*head, "wins / draws / losses", "verdict"]]
-        for (arm, label, metric), found in self.results.comparisons.items():
-            rows.append([
-                self.results.short[arm],
-                label,
-                METRICS[metric].title,
-                signed(metric, found.mean_difference),
-                "-" if found.low is None else f"{signed(metric, found.low)} to {signed(metric, found.high)}",
-                p_value(found.p),
-                p_value(found.p_holm),
-                f"{found.wins} / {found.draws} / {found.losses}",
-                found.verdict(),
-            ])  # fmt: skip
-        return rows
-
-    def cost_rows(self) -> list[list[str]]:
-        """Returns the table of costs, its head first; only a head where nothing is known."""
-        known = [name for name in COST if any(name in values for values in self.cost.values())]
-        rows = [["arm", *(COST[name][0] for name in known)]]
-        baseline = self.cost.get(self.results.baseline, {})
-        for arm, values in self.cost.items() if known else ():
-            cells = []
-            for name in known:
-                text = COST[name][1](values[name]) if name in values else "-"
-                if name in values and baseline.get(name) and arm != self.results.baseline:
-                    text += f" (x {values[name] / baseline[name]:.2f})"
-                cells.append(text)
-            rows.append([self.results.short[arm], *cells])
-        return rows
-
-    def spread_rows(self) -> list[list[str]]:
-        """Returns the Dice of each run and the differences within each fold, below their head."""
-        rows = [["arm", "what", "Dice"]]
-        short = self.results.short
-        for arm in self.results.arms:
-            runs = self.results.means_by_run(arm.name, self.main_label, "dice")
-            if len(runs) > 1:
-                rows += [[short[arm.name], f"mean of {run}", f"{value:.4f}"] for run, value in runs.items()]
-        for arm in self.results.arms[1:]:
-            folds = self.results.differences_by_fold(arm.name, self.main_label, "dice")
-            if len(folds) > 1:
-                rows += [[short[arm.name], f"difference in fold {fold}", f"{gap:+.4f}"] for fold, gap in folds.items()]
-        return rows
-
-    def notes(self) -> list[str]:
-        """Returns what the numbers mean."""
-        tolerances = ", ".join(f"{name} {value:g} mm" for name, value in self.inputs["tolerances"].items())
-        short = self.results.short
-        runs = [f"{short[arm.name]} is {', '.join(run.name for run in arm.runs)}" for arm in self.results.arms]
-        notes = [
-            f"{'; '.join(runs)}.",
-            "Means are over cases (over the runs of a case first). Both masks empty: undefined, left out and counted. "
-            "One empty: Dice, IoU and NSD 0, HD95 infinite, counted and left out of means, ranked worst in the test.",
-            "HD95: 95th percentile of surface distances, the larger of both directions. NSD: normalised surface Dice "
-            f"within {tolerances}. Volume error: |prediction - reference| / reference.",
-            f"Difference: arm minus {short[self.results.baseline]}, paired. Interval: percentile bootstrap of the mean "
-            f"difference, {RESAMPLES:,} resamples. p: Wilcoxon signed-rank, two-sided; Holm's correction is over all "
-            "rows of the table.",
         ]
-        if self.results.groups:
-            notes.append("Cases were averaged within their groups, which are the units of the statistics.")
-        return notes
-
-    def to_markdown(self) -> str:
-        """Returns the report for a terminal and for readers."""
-        parts = [f"# {self.title}"]
-        if self.unlike:
-            parts += ["**Not like for like:**", markdown_list(self.unlike)]
-        if self.failures:
-            parts += ["**Left out, as it could not be scored:**", markdown_list(self.failures)]
-        parts += [markdown_list(self.verdicts()), markdown_table(self.score_rows(), text_columns=2)]
-        parts.append(markdown_table(self.comparison_rows(), text_columns=3))
-        parts += [
-            markdown_table(rows, text_columns=columns)
-            for rows, columns in ((self.spread_rows(), 2), (self.cost_rows(), 1))
-            if len(rows) > 1
-        ]
-        return "\n\n".join([*parts, markdown_list(self.notes())]) + "\n"
-
-    def to_json(self) -> str:
-        """Returns everything, for programs; infinite values are null and named next to it."""
-        results = self.results
-        values = {
-            "format": FORMAT,
-            "title": self.title,
-            "inputs": self.inputs,
-            "baseline": results.baseline,
-            "arms": {arm.name: [run.name for run in arm.runs] for arm in results.arms},
-            "verdicts": self.verdicts(),
-            "not_like_for_like": self.unlike,
-            "failures": self.failures,
-            "summary": {
-                arm.name: {
-                    label: {metric: asdict(results.summary(arm.name, label, metric)) for metric in METRICS}
-                    for label in results.all_labels
-                }
-                for arm in results.arms
-            },
-            "comparisons": [
-                {"arm": arm, "label": label, "metric": metric, **asdict(found), "verdict": found.verdict()}
-                for (arm, label, metric), found in results.comparisons.items()
-            ],
-            "cost": self.cost,
-            "cases": [
-                {
-                    "arm": case.arm,
-                    "run": case.run,
-                    "fold": case.fold,
-                    "case": case.case,
-                    "group": results.groups.get(case.case),
-                    "labels": {label: _json_scores(asdict(scores)) for label, scores in case.scores.items()},
-                }
-                for case in results.cases
-            ],
-            "versions": self.versions,
-        }
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
-
-    def to_csv(self) -> str:
-        """Returns a row for each run, case and label; infinite values are inf, undefined ones empty."""
-        text = io.StringIO()
-        counts = ("reference_voxels", "predicted_voxels")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["arm", "run", "fold", "case", "group", "label", *METRICS, *counts])
-        for case in self.results.cases:
-            for label, scores in case.scores.items():
-                values = [getattr(scores, name) for name in (*METRICS, *counts)]
-                fold = "" if case.fold is None else case.fold
-                group = self.results.groups.get(case.case, "")
-                writer.writerow([case.arm, case.run, fold, case.case, group, label, *values])
-        return text.getvalue()
+        if curves:
+            more.append(Figure(svg=curves, caption="Thick: mean over folds and seeds; thin: each of them."))
+        blocks.append(Section("Cases against each other, and learning curves", more, not everything))
+    blocks.append(Section("What the numbers mean", [Bullets(found.notes)], not everything))
+    footer = [f"Reference: `{found.reference}`", *made_with(found.command, found.versions)]
+    return Document(found.title, blocks, footer)
 
 
-def _json_scores(values: dict[str, Any]) -> dict[str, Any]:
-    infinite = [name for name in METRICS if values[name] is not None and math.isinf(values[name])]
-    known = {name: None if name in infinite else value for name, value in values.items()}
-    return {**known, "infinite": infinite, "undefined": values["dice"] is None}
+def overview_table(found: Comparison) -> Table:
+    """Returns a row for each method: mean, difference with both intervals, secondary means, cost."""
+    title, metric = found.endpoint
+    frame = found.methods
+    shown = {"method": frame["method"], title: _number(frame["mean"], metric)}
+    if len(frame) > 1:
+        shown["difference"] = _signed(frame["difference"], metric)
+        for question in ("networks", "methods"):
+            shown[f"95 % interval, {question}"] = _intervals(frame, f"{question}_", metric)
+    for name, other in found.metrics.items():
+        if name in frame:
+            shown[other.title] = _number(frame[name], other)
+    for name in ("parameters", "epoch_seconds"):
+        if any(name in values for values in found.cost.values()):
+            shown[COST[name][0]] = _costs(found, name)
+    return Table(pandas.DataFrame(shown))
 
 
-def titled(metric: str) -> str:
-    """Returns what a metric is called, with its unit."""
-    unit = METRICS[metric].unit
-    return f"{METRICS[metric].title} ({unit})" if unit else METRICS[metric].title
+def comparison_latex(found: Comparison) -> str:
+    """Returns the overview for a paper, for LaTeX's booktabs: the best in bold, marks explained in the caption."""
+    title, metric = found.endpoint
+    frame = found.methods
+    marks = [
+        ("*" if row["networks_verdict"] in ("better", "worse") else "")
+        + ("†" if row["methods_verdict"] in ("better", "worse") else "")
+        for row in frame.to_dict("records")
+    ]
+    over = "seeds" if frame["seed_spread"].notna().all() else "cases"
+    spread = frame["seed_spread"] if over == "seeds" else frame["spread"]
+    values = [
+        _one(mean, metric) if math.isnan(sd) else f"{_one(mean, metric)} ± {_one(sd, metric)}"
+        for mean, sd in zip(frame["mean"], spread, strict=True)
+    ]
+    shown = pandas.DataFrame({
+        "method": frame["method"],
+        title: [f"{value}{mark}" for value, mark in zip(values, marks, strict=True)],
+        "difference [95 % interval]": [
+            None if math.isnan(row["difference"]) else _with_interval(row, metric) for row in frame.to_dict("records")
+        ],
+    })  # fmt: skip
+    numbers = pandas.DataFrame({title: frame["mean"]})
+    better = {True: [], False: []}  # type: dict[bool, list[str]]
+    better[metric.higher_is_better].append(title)
+    for name, other in found.metrics.items():
+        if name in frame:
+            shown[other.title] = _number(frame[name], other)
+            numbers[other.title] = frame[name]
+            better[other.higher_is_better].append(other.title)
+    caption = (
+        f"{found.title}. Mean and standard deviation over {over}; difference from {found.baseline} with its 95 % "
+        "interval, over trainings where there are three pairs or more, else over cases. Best in bold. * these trained "
+        "networks differ over cases; † the methods differ over trainings (corrected resampled t test); both p < 0.05 "
+        "after Holm's correction over the methods."
+    )
+    return latex_table(Table(shown, caption, bold=best_cells(numbers, better[True], better[False])), "tab:comparison")
 
 
-def number(metric: str, value: float) -> str:
-    """Returns a metric's value."""
-    return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
+def _with_interval(row: Mapping[Any, Any], metric: Metric) -> str:
+    question = "methods" if not pandas.isna(row["methods_low"]) else "networks"
+    low, high = row[f"{question}_low"], row[f"{question}_high"]
+    gap = row["methods_difference"] if question == "methods" else row["difference"]
+    text = _sign(gap, metric)
+    return text if pandas.isna(low) else f"{text} [{_sign(low, metric)}, {_sign(high, metric)}]"
 
 
-def signed(metric: str, value: float | None) -> str:
-    """Returns a difference in a metric, with its sign."""
-    if value is None:
-        return "-"
-    return f"{value:+.2f}" if METRICS[metric].unit else f"{value:+.4f}"
+def _answers(found: Comparison) -> Table:
+    """Returns a row for each method and question."""
+    metric = found.endpoint[1]
+    rows = []
+    for row in found.methods.iloc[1:].to_dict("records"):
+        for question, what in (("networks", "these networks"), ("methods", "the methods")):
+            of = {str(name).removeprefix(f"{question}_"): value for name, value in row.items()}
+            gap = row["difference"] if question == "networks" else row["methods_difference"]
+            rows.append({
+                "method": row["method"],
+                "question": what,
+                "verdict": of["verdict"],
+                "difference": _sign(gap, metric),
+                "95 % interval": _interval(of["low"], of["high"], metric),
+                "p": _p(of["p"]),
+                "p (Holm)": _p(of["p_holm"]),
+                "false claim": None if pandas.isna(of["false_claim"]) else f"{100 * of['false_claim']:.1f} %",
+                "equivalence": of["equivalence"],
+                "pairs": f"{of['count']:.0f}",
+                "wins / draws / losses": _counts(row, "wins", "draws", "losses") if question == "networks" else None,
+                "moved up / down": _counts(row, "improved", "worsened") if question == "networks" else None,
+            })  # fmt: skip
+    return Table(pandas.DataFrame(rows), text_columns=3)
 
 
-def p_value(value: float | None) -> str:
-    """Returns a p-value."""
-    if value is None:
+def _means(found: Comparison) -> Table:
+    frame = found.summary
+    rows = []
+    for (method, label), of_label in frame.groupby(["method", "label"], sort=False):
+        row = {"method": method, "label": label}
+        for values in of_label.to_dict("records"):
+            metric = found.metrics[values["metric"]]
+            text = "-" if math.isnan(values["mean"]) else _one(values["mean"], metric)
+            counts = [(values["infinite"], "infinite"), (values["undefined"], "undefined")]
+            extra = ", ".join(f"{count} {what}" for count, what in counts if count)
+            row[metric.title] = f"{text} ({extra})" if extra else text
+        rows.append(row)
+    return Table(pandas.DataFrame(rows), text_columns=2)
+
+
+def _secondary(found: Comparison) -> Table:
+    rows = []
+    for row in found.secondary.to_dict("records"):
+        metric = found.metrics[row["metric"]]
+        rows.append({
+            "method": row["method"],
+            "metric": metric.title,
+            "label": row["label"],
+            "difference": _sign(row["difference"], metric),
+            "95 % interval": _interval(row["low"], row["high"], metric),
+            "p": _p(row["p"]),
+            "p (Holm)": _p(row["p_holm"]),
+            "wins / draws / losses": f"{row['wins']} / {row['draws']} / {row['losses']}",
+            "networks": row["verdict"],
+        })  # fmt: skip
+    return Table(pandas.DataFrame(rows), text_columns=3)
+
+
+def _ranks(found: Comparison) -> list[Block]:
+    frame = found.methods
+    if "rank" not in frame:
+        return []
+    ends = zip(frame["rank_low"], frame["rank_high"], strict=True)
+    shown = pandas.DataFrame({
+        "method": frame["method"],
+        "rank": [f"{value:.0f}" for value in frame["rank"]],
+        "95 % of resamples": [f"{low:.0f} to {high:.0f}" for low, high in ends],
+        "first in": [f"{100 * value:.1f} %" for value in frame["first"]],
+    })  # fmt: skip
+    return [Table(shown)]
+
+
+def _cost(found: Comparison) -> list[Block]:
+    known = [name for name in COST if any(name in values for values in found.cost.values())]
+    if not known:
+        return []
+    shown = {"method": list(found.methods["method"]), **{COST[name][0]: _costs(found, name) for name in known}}
+    return [Table(pandas.DataFrame(shown))]
+
+
+def _costs(found: Comparison, quantity: str) -> list[str | None]:
+    """Returns what each method costs, and the ratio to the baseline."""
+    first = found.cost.get(found.baseline, {}).get(quantity)
+    cells: list[str | None] = []
+    for method in found.methods["method"]:
+        value = found.cost.get(method, {}).get(quantity)
+        text = None if value is None else COST[quantity][1](value)
+        cells.append(f"{text} (x {value / first:.2f})" if value and first and method != found.baseline else text)
+    return cells
+
+
+def _frame(frame: pandas.DataFrame, metric: Metric, text_columns: int = 1) -> list[Block]:
+    """Returns a table of the frame as it is, with values and differences written as the metric's."""
+    if frame.empty:
+        return []
+    shown = frame.drop(columns=[name for name in ("low", "high") if name in frame])
+    for name in shown.columns:
+        if name == "difference":
+            shown[name] = [_sign(value, metric) for value in frame[name]]
+        elif name in ("mean", "published"):
+            shown[name] = [_one(value, metric) for value in frame[name]]
+        elif name in ("p", "p_holm"):
+            shown[name] = [_p(value) for value in frame[name]]
+    if "low" in frame:
+        shown.insert(list(shown.columns).index("difference") + 1, "95 % interval", _intervals(frame, "", metric))
+    return [Table(shown.rename(columns={"p_holm": "p (Holm)"}), text_columns=text_columns)]
+
+
+def _picture(example: Example) -> Figure:
+    return Figure(
+        png=draw_overlays([example.slices], example.labels, example.title), caption=example.caption, alt=example.alt
+    )
+
+
+def _axis(metric: Metric, baseline: str) -> str:
+    return f"{metric.title} minus that of {baseline}; {'right' if metric.higher_is_better else 'left'} is better"
+
+
+def _number(values: Any, metric: Metric) -> list[str | None]:
+    return [None if pandas.isna(value) else _one(value, metric) for value in values]
+
+
+def _signed(values: Any, metric: Metric) -> list[str | None]:
+    return [None if pandas.isna(value) else _sign(value, metric) for value in values]
+
+
+def _intervals(frame: pandas.DataFrame, prefix: str, metric: Metric) -> list[str | None]:
+    return [_interval(a, b, metric) for a, b in zip(frame[f"{prefix}low"], frame[f"{prefix}high"], strict=True)]
+
+
+def _interval(low: float | None, high: float | None, metric: Metric) -> str | None:
+    if low is None or high is None or np.isnan(low):
+        return None
+    return f"{_sign(low, metric)} to {_sign(high, metric)}"
+
+
+def _one(value: float, metric: Metric) -> str:
+    return f"{value:.{metric.digits}f}"
+
+
+def _sign(value: float | None, metric: Metric) -> str:
+    return "-" if value is None or np.isnan(value) else f"{value:+.{metric.digits}f}"
+
+
+def _counts(row: Mapping[Any, Any], *names: str) -> str:
+    return " / ".join(f"{row[name]:.0f}" for name in names)
+
+
+def _p(value: float | None) -> str:
+    if value is None or np.isnan(value):
         return "-"
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -1,0 +1,210 @@
+"""The small study: many short trainings of small networks on two CPU cores. docs/evidence.md has what came out.
+
+    python benchmarks/small_study.py prepare --data REAL_DATA --work WORK acdc_3d hippocampus_3d
+    python benchmarks/small_study.py run --work WORK --settings acdc_3d --methods stock A0 A1 --steps 400 --seeds 0 1
+    python benchmarks/small_study.py tables
+    python benchmarks/small_study.py --verify
+
+A run is one JSON file, docs/results/small_study/<setting>/<method>-<steps>-seed<seed>.json. Runs that have one are
+skipped; a killed run goes on with the next call. Several calls may share the work.
+"""
+
+import argparse
+import fcntl
+import itertools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunetv2_salstm.host.errors import SalstmError
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_study"
+NICE = 19
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the runs (default: the repository's)")
+    parser.add_argument("--verify", action="store_true", help="compare tables, figure and checksums with the runs")
+    commands = parser.add_subparsers(dest="command")
+    prepare_parser = commands.add_parser("prepare", help="convert, plan and preprocess the data of settings")
+    prepare_parser.add_argument("settings", nargs="+")
+    prepare_parser.add_argument("--data", type=Path, default=os.environ.get("SALSTM_REAL_DATA"))
+    run_parser = commands.add_parser("run", help="train what has not been trained")
+    run_parser.add_argument("--settings", nargs="+", required=True)
+    run_parser.add_argument("--methods", nargs="+", required=True)
+    run_parser.add_argument("--steps", nargs="+", type=int, required=True)
+    run_parser.add_argument("--seeds", nargs="+", type=int, required=True)
+    run_parser.add_argument("--workers", type=int, default=2)
+    for subparser in (prepare_parser, run_parser):
+        subparser.add_argument("--work", type=Path, required=True, help="folder for nnU-Net's data, some gigabytes")
+    commands.add_parser("tables", help="write tables, figure and checksums")
+    arguments = parser.parse_args(argv)
+    if not arguments.verify and arguments.command is None:
+        parser.error("a command or --verify is needed")
+    try:
+        if arguments.verify:
+            from small_tables import verify
+
+            verify(arguments.results)
+        elif arguments.command == "prepare":
+            prepare(arguments)
+        elif arguments.command == "run":
+            run(arguments)
+        else:
+            from small_tables import write
+
+            write(arguments.results)
+    except SalstmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def set_folders(work: Path) -> None:
+    """Tells nnU-Net its folders, which it reads at import."""
+    for name in ("raw", "preprocessed", "results"):
+        folder = work.absolute() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(folder)
+    os.environ["nnUNet_n_proc_DA"] = "1"
+
+
+def check_settings(names: list[str]) -> None:
+    """Raises a SalstmError for a setting that there is not."""
+    from small_training import SETTINGS
+
+    for name in names:
+        if name not in SETTINGS:
+            raise SalstmError(f"a setting must be one of {', '.join(SETTINGS)}; got {name!r}")
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Converts, plans and preprocesses what is not there yet, with nnU-Net's and the package's own commands."""
+    set_folders(arguments.work)
+    check_settings(arguments.settings)
+    from small_training import SETTINGS
+
+    if arguments.data is None or not Path(arguments.data).is_dir():
+        raise SalstmError(f"--data must be the folder of the real data (or set SALSTM_REAL_DATA), got {arguments.data}")
+    for name in arguments.settings:
+        setting = SETTINGS[name]
+        source, raw = Path(arguments.data) / setting.source, Path(os.environ["nnUNet_raw"]) / setting.dataset
+        if not source.is_dir():
+            raise SalstmError(f"--data must have the folder {setting.source} for {name}; there is none at {source}")
+        if not raw.exists():
+            if setting.convert:
+                _call("nnUNetv2_salstm", "convert", *setting.convert, "-i", str(source), "-d", setting.dataset[7:10])
+            else:
+                raw.symlink_to(source.absolute())
+        if not (_preprocessed(setting.dataset) / f"nnUNetPlans_{setting.configuration}").is_dir():
+            number = str(int(setting.dataset[7:10]))
+            _call("nnUNetv2_plan_and_preprocess", "-d", number, "-c", setting.configuration, "-np", "1")
+
+
+def _call(*command: str) -> None:
+    program = Path(sys.executable).with_name(command[0])
+    if subprocess.run([str(program), *command[1:]], stdin=subprocess.DEVNULL).returncode:
+        raise SalstmError(f"{' '.join(command)} failed, see above")
+
+
+def _preprocessed(dataset: str) -> Path:
+    return Path(os.environ["nnUNet_preprocessed"]) / dataset
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains all combinations that have no result yet, in several processes."""
+    set_folders(arguments.work)
+    check_settings(arguments.settings)
+    from small_training import SETTINGS, parse_method
+
+    for method in arguments.methods:
+        try:
+            parse_method(method)
+        except ValueError as error:
+            raise SalstmError(str(error)) from None
+    if min(arguments.steps) < 1 or min(arguments.seeds) < 0 or arguments.workers < 1:
+        raise SalstmError("--steps and --workers must be at least 1, and --seeds at least 0")
+    for name in arguments.settings:
+        setting = SETTINGS[name]
+        data = _preprocessed(setting.dataset) / f"nnUNetPlans_{setting.configuration}"
+        if not data.is_dir():
+            raise SalstmError(f"{name} has no preprocessed data at {data}; run first: small_study.py prepare {name}")
+    runs = list(itertools.product(arguments.settings, arguments.steps, arguments.seeds, arguments.methods))
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work_on, args=(runs, arguments)) for _ in range(arguments.workers)]
+    for worker in workers:
+        worker.start()
+    (arguments.work / f"pids-{os.getpid()}").write_text(" ".join(str(worker.pid) for worker in workers))
+    for worker in workers:
+        worker.join()
+    (arguments.work / f"pids-{os.getpid()}").unlink()
+    missing = [path for path in (path_of(arguments.results, *r) for r in runs) if not path.is_file()]
+    if missing:
+        raise SalstmError(
+            f"{len(missing)} runs have no result (failed, or under way elsewhere), such as {missing[0].name}"
+        )
+
+
+def path_of(results: Path, setting: str, steps: int, seed: int, method: str) -> Path:
+    """Returns the file of a run."""
+    return results / setting / f"{method}-{steps}-seed{seed}.json"
+
+
+def work_on(runs: list[tuple[str, int, int, str]], arguments: argparse.Namespace) -> None:
+    """Trains, one after the other, the runs that nobody else has claimed; a worker process."""
+    os.nice(NICE)
+    import torch
+    from small_training import SETTINGS, Data, train
+
+    torch.set_num_threads(1)
+    for setting, steps, seed, method in runs:
+        path = path_of(arguments.results, setting, steps, seed, method)
+        with claimed(arguments.work / "locks" / f"{setting}-{path.stem}") as is_mine:
+            if not is_mine or path.is_file():
+                continue
+            kept = arguments.work / "unfinished" / setting / f"{path.stem}.pth"
+            print(f"{setting} {path.stem}: {'goes on' if kept.is_file() else 'starts'}", flush=True)
+            try:
+                data = Data(_preprocessed(SETTINGS[setting].dataset), SETTINGS[setting])
+                values = {"setting": setting, **train(data, method, steps, seed, kept)}
+            except Exception:  # the others go on, and the end says what is missing
+                traceback.print_exc()
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written = path.with_suffix(".new")
+            written.write_text(to_json(values))
+            written.replace(path)
+            kept.unlink()
+            seconds = sum(values["cpu_seconds"].values())
+            print(f"{setting} {path.stem}: Dice {values['dice']:.4f}, {seconds} s of one core", flush=True)
+
+
+def to_json(values: dict) -> str:
+    """Returns a run as JSON, one entry a line, as compact as can be read."""
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Says whether a run was free; it is then this process's until the context closes, or the process dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
