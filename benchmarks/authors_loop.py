@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_salstm.machine import describe_hardware, package_versions
+from nnunetv2_salstm.host.versions import describe_hardware, package_versions
 from nnunetv2_salstm.nn import SALSTM, GatedStateAttention, SliceSALSTM
 
 

@@ -31,8 +31,8 @@ STOCK = "stock"
 
 
 def subject_of(name, preset, batch_size):
-    from nnunetv2_salstm.bench.measure import Subject
-    from nnunetv2_salstm.bench.plan import presets
+    from nnunetv2_salstm.evaluation.measure import Subject
+    from nnunetv2_salstm.host.configurations import presets
 
     (plan,) = presets([preset])
     if name == STOCK:
@@ -56,7 +56,7 @@ def ratios(times):
 def measure(preset, batch_size, repeats):
     from tqdm import tqdm
 
-    from nnunetv2_salstm.bench.measure import WARM_UP_STEPS, time_in_turns
+    from nnunetv2_salstm.evaluation.measure import WARM_UP_STEPS, time_in_turns
 
     names = [STOCK, *VARIANTS]
     with tqdm(total=len(names) * (WARM_UP_STEPS + 2 * repeats), desc=preset, unit="step") as bar:
@@ -94,7 +94,7 @@ def main():
         os.environ |= {f"nnUNet_{name}": folder for name in ("raw", "preprocessed", "results")}
         os.environ["nnUNet_wandb_enabled"] = "0"
 
-        from nnunetv2_salstm.machine import describe_hardware, package_versions
+        from nnunetv2_salstm.host.versions import describe_hardware, package_versions
 
         result = {
             "command": shlex.join(["python", "benchmarks/defaults.py", *sys.argv[1:]]),

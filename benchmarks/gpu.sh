@@ -19,5 +19,5 @@ machine=$(tr -cs '[:alnum:]\n' '_' <<< "${name,,}")
 for setting in "${settings[@]}"; do
     file=$out/bench_${machine}_$([[ $setting == t ]] && echo compiled || echo eager)
     # The predictor compiles only where nnUNet_compile says so; training compiles unless it says no.
-    nnUNet_compile=$setting nnUNetv2_salstm bench --device "$device" --json "$file.json" --html "$file.html" "$@"
+    nnUNet_compile=$setting nnUNetv2_salstm bench -device "$device" --json "$file.json" --html "$file.html" "$@"
 done

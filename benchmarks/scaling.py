@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from nnunetv2_salstm.machine import describe_hardware, package_versions
+from nnunetv2_salstm.host.versions import describe_hardware, package_versions
 from nnunetv2_salstm.nn import SALSTM, SALSTMBlock, SliceSALSTM, StateAttention
 
 CHANNELS, HIDDEN = 32, 8

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_study"
 NICE = 19

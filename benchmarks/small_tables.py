@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError
 
 FORMAT = 1
 ROOT = Path(__file__).parents[1]

@@ -33,11 +33,11 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_salstm.augmentation import synchronise_frames
-from nnunetv2_salstm.inspect.statistics import effective_rank
-from nnunetv2_salstm.machine import describe_hardware, package_versions
+from nnunetv2_salstm.evaluation.features import effective_rank
+from nnunetv2_salstm.host.augmentation import synchronise_frames
+from nnunetv2_salstm.host.seeds import seed_everything
+from nnunetv2_salstm.host.versions import describe_hardware, package_versions
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
-from nnunetv2_salstm.trainers import seed_everything
 
 FORMAT = 1
 STAGES = 4

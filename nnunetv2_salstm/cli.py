@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm import bench, compare, convert, demo, doctor, graft, inspect, matrix, patch, plan, trainers_path
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, plan, study, trainers
+from nnunetv2_salstm.commands.options import Parser
+from nnunetv2_salstm.host.errors import SalstmError
 
 PROGRAM = "nnUNetv2_salstm"
 # A command is a module whose docstring's first line is its help, with the functions `add_arguments(parser)` and
@@ -19,10 +20,9 @@ COMMANDS = {
     "doctor": doctor,
     "graft": graft,
     "inspect": inspect,
-    "matrix": matrix,
-    "patch": patch,
     "plan": plan,
-    "trainers-path": trainers_path,
+    "study": study,
+    "trainers": trainers,
 }
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -30,8 +30,13 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, those of the process by default, and returns the exit status."""
+    # What stands behind -- is for the program that a command starts.
+    own, passed_on = _split_at_dashes(sys.argv[1:] if argv is None else argv)
+    parser = _make_parser()
     try:
-        arguments = _make_parser().parse_args(argv)
+        arguments = parser.parse_args(own, argparse.Namespace(passed_on=passed_on))
+        if passed_on and arguments.command != "study":
+            parser.error(f"{arguments.command} takes nothing behind --, got {' '.join(passed_on)}")
     except SystemExit as exit_:
         # argparse has printed the help or the version, or what is wrong, with status 2.
         return int(exit_.code or OK)
@@ -46,8 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="SA-LSTM modules as a plugin of stock nnU-Net.")
+def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])
+
+
+def _make_parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description="SA-LSTM modules as a plugin of stock nnU-Net.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('nnunetv2-salstm')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

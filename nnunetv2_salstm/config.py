@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nnunetv2_salstm.neighbours import FRAMES
-
 FORMAT = 2
 # What values of an older format leave out: they load as what they were, whatever the defaults are by now.
 BEFORE = {1: {"attention": "authors", "initial_gain": 0.0}}
@@ -14,6 +12,8 @@ ATTENTIONS = ("authors", "centred", "correlation")
 PLACEMENTS = ("all", "bottleneck", "skips")
 SEQUENCES = ("auto", "slices", "repeat", "frames")
 BOUNDARIES = ("zero", "replicate")
+# What the input's channels hold with sequence "frames": a slice or video frame itself, the one before, the one after.
+FRAMES = ("current", "previous", "next")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim
-from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
-from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from einops import rearrange
 from torch import Tensor, nn
 
-from nnunetv2_salstm.config import SALSTMConfig
-from nnunetv2_salstm.neighbours import FRAMES
+from nnunetv2_salstm.config import FRAMES, SALSTMConfig
 from nnunetv2_salstm.nn import (
     SALSTM,
     ConvControl,
@@ -36,34 +33,39 @@ class SkipBlocks(nn.ModuleDict):
 
     Args:
         blocks: by stage.
+        stages: how many the encoder has.
         frames: how many slices or video frames the network's input holds in its channels.
     """
 
-    def __init__(self, blocks: Mapping[str, SALSTMBlock], frames: int = 1):
+    def __init__(self, blocks: Mapping[str, SALSTMBlock], stages: int, frames: int = 1):
         super().__init__(blocks)
+        self.stages = stages
         self.frames = frames
 
-    def stack_frames(self, encoder: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        """Moves the frames from the channels, (B, 3C, *S), to the batch, (3B, C, *S); a pre-hook of the encoder."""
-        (x,) = inputs
+    def stack_frames(self, x: Tensor) -> Tensor:
+        """Returns what the encoder takes: the frames moved from the channels, (B, 3C, *S), to the batch, (3B, C, *S).
+
+        Raises:
+            ValueError: if the channels do not hold so many frames.
+        """
+        if self.frames == 1:
+            return x
         if x.shape[1] % self.frames:
             raise ValueError(f"x must hold {', '.join(FRAMES)} in its channels, a multiple of 3, got {tuple(x.shape)}")
-        return (rearrange(x, "b (frame c) ... -> (frame b) c ...", frame=self.frames),)
+        return rearrange(x, "b (frame c) ... -> (frame b) c ...", frame=self.frames)
 
-    def refine(self, encoder: Any, inputs: tuple[Tensor, ...], skips: list[Tensor]) -> list[Tensor]:
-        """Returns the skips with the blocks applied; a forward hook of the encoder.
+    def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the encoder's skips with the blocks applied.
 
         Raises:
             ValueError: if these are not as many as the encoder has strides; some block would be left out in silence.
         """
-        stages = len(encoder.strides)
-        if len(skips) != stages:
-            raise ValueError(f"network.encoder must return a list of {stages} skips, one a stride, got {len(skips)}")
-        # New tensors at full resolution cost more than what is computed. The stages of nnU-Net's encoders each return
-        # one of their own, which nothing but the decoder needs when there are no gradients.
-        inplace = not torch.is_grad_enabled() and isinstance(encoder, (PlainConvEncoder, ResidualEncoder))
+        if len(skips) != self.stages:
+            raise ValueError(
+                f"network.encoder must return a list of {self.stages} skips, one a stride, got {len(skips)}"
+            )
         return [
-            self[str(stage)](skip, inplace) if str(stage) in self else skip[: skip.shape[0] // self.frames]
+            self[str(stage)](skip) if str(stage) in self else skip[: skip.shape[0] // self.frames]
             for stage, skip in enumerate(skips)
         ]
 
@@ -71,9 +73,10 @@ class SkipBlocks(nn.ModuleDict):
 def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | None = None) -> nn.Module:
     """Adds blocks to the outputs of a network's encoder and returns the network.
 
-    The blocks are registered as `network.salstm` (state-dict keys `salstm.<stage>.*`, all others unchanged) and act
-    as a forward hook of `network.encoder`, so that the network's own forward stays in charge. The network's output
-    does not change until the blocks are trained. The state of torch's random generator is left as it was.
+    The blocks are registered as `network.salstm` (state-dict keys `salstm.<stage>.*`, all others unchanged). Network
+    and encoder get classes derived from their own: the encoder returns its features with the blocks applied, and the
+    network's own forward stays in charge. The network's output does not change until the blocks are trained. The state
+    of torch's random generator is left as it was.
 
     Args:
         network: has `.decoder`, and `.encoder`, which returns the list of its stages' features, largest first, the
@@ -84,12 +87,17 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
             in its channels, (B, 3C, *S), of which its encoder sees each for itself.
 
     Raises:
-        ValueError: if the network is not like that, has blocks already, or the configuration does not fit it.
+        ValueError: if the network is not like that, has blocks already, is compiled, or the configuration does not fit
+            it.
     """
     for name in ("encoder", "decoder"):
         if not hasattr(network, name):
             raise ValueError(f"network must have .encoder and .decoder, {type(network).__name__} has no .{name}")
     encoder: Any = network.encoder
+    if hasattr(network, "salstm"):
+        raise ValueError(f"network must not have blocks already, {type(network).__name__} has .salstm")
+    if isinstance(encoder, _RefiningEncoder):
+        raise ValueError("network.encoder must not have the blocks of another network: give each its own encoder")
     missing = [name for name in _ENCODER_ATTRIBUTES if not hasattr(encoder, name)]
     if missing:
         raise ValueError(
@@ -98,26 +106,81 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
         )
     if not getattr(encoder, "return_skips", True):
         raise ValueError("network.encoder must return its skips, got return_skips=False")
-    if hasattr(network, "salstm"):
-        raise ValueError(f"network must not have blocks already, {type(network).__name__} has .salstm")
-    spatial_dims = convert_conv_op_to_dim(encoder.conv_op)
-    strides = [tuple(stride) for stride in encoder.strides]
-    config = _as_config(config).resolve(spatial_dims, len(strides))
-    # The stock part of the network must start as it does without us, also for whoever draws after us.
-    with torch.random.fork_rng(devices=[]):
-        blocks = SkipBlocks(
-            {
-                str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
-                for stage in config.stages(len(strides))
-            },
-            config.frames,
-        )
-    parameter = next(network.parameters())
-    network.salstm = blocks.to(parameter.device, parameter.dtype)
-    if config.frames > 1:
-        encoder.register_forward_pre_hook(blocks.stack_frames)
-    encoder.register_forward_hook(blocks.refine)
+    for name, module in (("network", network), ("network.encoder", encoder)):
+        # It would be called in place of the class's, and leave the blocks out.
+        if "forward" in vars(module) or isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"{name} must have its class's own forward: add blocks first, then compile it")
+    network.salstm = make_blocks(network, _as_config(config))
+    # In a tuple: as a submodule of the encoder the blocks would be in the state dict a second time.
+    encoder.blocks_of_skips = (network.salstm,)
+    encoder_class: type = type(encoder)
+    network_class: type = type(network)
+    encoder.__class__ = _derive(_RefiningEncoder, encoder_class)
+    network.__class__ = _derive(_RefinedNetwork, network_class)
     return network
+
+
+class _Derived:
+    """An instance of a class that `_derive` made, which pickle and copy cannot find by its name."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        reduced: Any = super().__reduce_ex__(2)
+        _, _, *state = reduced
+        return (_empty_instance, type(self).__bases__, *state)
+
+
+class _RefiningEncoder(_Derived):
+    """What `add_salstm` makes of an encoder: one that applies blocks to what it returns."""
+
+    blocks_of_skips: tuple[SkipBlocks]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        (blocks,) = self.blocks_of_skips
+        return blocks(super().forward(blocks.stack_frames(x)))  # type: ignore[misc]
+
+
+class _RefinedNetwork(_Derived):
+    """What `add_salstm` makes of a network: one that keeps its blocks."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("encoder", "salstm"):
+            raise AttributeError(
+                f"network.{name} must stay, or the blocks would be left out: load weights into it, compile it in place "
+                "with its .compile(), or replace it before add_salstm"
+            )
+        super().__setattr__(name, value)
+
+
+@cache
+def _derive(mixin: Any, base: Any) -> Any:
+    """Returns the class of an instance of `base` that gets blocks."""
+    return type(f"{base.__name__}WithSALSTM", (mixin, base), {"__doc__": base.__doc__, "__module__": base.__module__})
+
+
+def _empty_instance(mixin: type, base: type) -> object:
+    derived = _derive(mixin, base)
+    return derived.__new__(derived)
+
+
+def make_blocks(network: nn.Module, config: SALSTMConfig) -> SkipBlocks:
+    """Returns the blocks for a network's encoder, on the network's device and of its dtype.
+
+    The random generator is left as it was: the stock part of a network must start as it does without us, also for
+    whoever draws after us.
+
+    Raises:
+        ValueError: if the configuration does not fit the encoder.
+    """
+    encoder: Any = network.encoder
+    strides = [tuple(stride) for stride in encoder.strides]
+    config = config.resolve(convert_conv_op_to_dim(encoder.conv_op), len(strides))
+    with torch.random.fork_rng(devices=[]):
+        blocks = {
+            str(stage): build_block(config, encoder, stage, cell_size(strides, stage, config.grid))
+            for stage in config.stages(len(strides))
+        }
+    parameter = next(network.parameters())
+    return SkipBlocks(blocks, len(strides), config.frames).to(parameter.device, parameter.dtype)
 
 
 def cell_size(strides: list[tuple[int, ...]], stage: int, grid: int) -> tuple[int, ...]:
@@ -162,6 +225,7 @@ class _WithSALSTM:
     """What both architectures add to their stock parent."""
 
     encoder: Any
+    decoder: Any
     salstm: SkipBlocks
 
     def __init__(
@@ -178,7 +242,11 @@ class _WithSALSTM:
                 f"got {input_channels}"
             )
         super().__init__(input_channels // config.frames, *args, **kwargs)  # type: ignore[call-arg]
-        add_salstm(self, config)  # type: ignore[arg-type]
+        self.salstm = make_blocks(self, config)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Any:
+        """Returns the logits as the stock network does, (B, classes, *S), from x, (B, input_channels, *S)."""
+        return self.decoder(self.salstm(self.encoder(self.salstm.stack_frames(x))))
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> np.int64:
         """Returns the stock network's number of feature map values plus the blocks', for an input size in voxels.

@@ -8,8 +8,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_salstm.config import SALSTMConfig, check_names
-from nnunetv2_salstm.neighbours import FRAMES
+from nnunetv2_salstm.config import FRAMES, SALSTMConfig, check_names
 
 # nnU-Net's own lower bound of a planned batch.
 SMALLEST_BATCH = 2

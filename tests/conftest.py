@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared_work import made_once, shared_folder
 
 # The networks made in this process are tiny: threads wait for each other longer than they compute. Processes that tests
 # start train real ones and have all cores.
@@ -17,6 +19,11 @@ torch.set_num_threads(1)
 
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset998_Ellipsoids"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest test first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
 
 
 def write_dataset(folder: Path, cases: int = 5, size: tuple[int, int, int] = (8, 40, 40), seed: int = 0) -> None:
@@ -74,10 +81,8 @@ def run_command(root: Path, command: str, *arguments: object, check: bool = True
     return process
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory) -> Path:
-    """A folder with raw, preprocessed and results, the tiny data set planned, and preprocessed for 3d_fullres."""
-    root = tmp_path_factory.mktemp("nnunet")
+def plan_and_preprocess(root: Path) -> None:
+    """Makes the tiny data set, planned for all configurations and preprocessed for 3d_fullres."""
     (root / "results").mkdir()
     write_dataset(root / "raw" / DATASET)
     run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
@@ -87,7 +92,13 @@ def workspace(tmp_path_factory) -> Path:
         # A network of few channels: these tests are about the commands.
         plans["configurations"][name]["architecture"]["arch_kwargs"]["features_per_stage"] = [8, 8, 16, 16]
     plans_file.write_text(json.dumps(plans))
-    return root
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Path:
+    """A folder with raw, preprocessed and results of the tiny data set, this process's own copy."""
+    planned = made_once(shared_folder(tmp_path_factory.getbasetemp()) / "planned", plan_and_preprocess)
+    return shutil.copytree(planned, tmp_path_factory.mktemp("nnunet") / "copy")
 
 
 @pytest.fixture
@@ -106,7 +117,7 @@ def nnunet(workspace, monkeypatch) -> Callable[..., subprocess.CompletedProcess[
 def make(nnunet, workspace):
     """Makes a trainer on the tiny data set, with values of ours in its plans if given."""
     # Here, as nnU-Net reads its variables when it is imported.
-    from nnunetv2_salstm import neighbours
+    from nnunetv2_salstm.host import frames as neighbours
     from nnunetv2_salstm.trainers import get_trainer
 
     def make_trainer(

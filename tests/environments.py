@@ -12,6 +12,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared_work import made_once, shared_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 VARIABLE = "nnUNet_extTrainer"
 
@@ -94,13 +96,15 @@ def copy_of_checkout(base: Path) -> Path:
     return copy
 
 
-@functools.cache
 def build_distributions(base: Path) -> tuple[Path, Path]:
-    """Builds the source distribution, and the wheel from that; returns both."""
-    out = base / "dist"
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, copy_of_checkout(base)]
-    result = subprocess.run(command, cwd=base, env=clean_variables(), capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    """Builds the source distribution, and the wheel from that, once for all test processes; returns both."""
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, copy_of_checkout(folder)]
+        result = subprocess.run(command, cwd=folder, env=clean_variables(), capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    out = made_once(shared_folder(base) / "dist", build)
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     return sdist, wheel
 

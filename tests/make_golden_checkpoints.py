@@ -26,7 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Before nnU-Net is imported.
         os.environ |= {f"nnUNet_{name}": folder for name in ("raw", "preprocessed", "results")}
-        from nnunetv2_salstm.neighbours import with_neighbours
+        from nnunetv2_salstm.host.frames import with_neighbours
         from nnunetv2_salstm.trainers import get_trainer
 
         for name, dims in TRAINERS.items():

@@ -5,8 +5,8 @@ from typing import Any
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import manual_seed, nn
 
-from nnunetv2_salstm.bench import presets as shipped
-from nnunetv2_salstm.bench.presets import as_residual_encoder, name_of, plan_configuration, plans_of
+from nnunetv2_salstm.host import presets as shipped
+from nnunetv2_salstm.host.presets import as_residual_encoder, name_of, plan_configuration, plans_of
 from nnunetv2_salstm.plans import add_to_plans
 
 __all__ = ["PRESETS", "as_residual_encoder", "build", "name_of", "plans_of", "tiny"]

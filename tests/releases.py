@@ -38,11 +38,11 @@ def release(base: Path, wanted: str) -> Path:
 
 
 def fetch(folder: Path, wanted: str) -> Path:
-    """Downloads a release; skips the test where that cannot be done."""
+    """Downloads a release; fails the test where that cannot be done, as it has then shown nothing."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, f"nnunetv2=={wanted}"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        pytest.skip(f"nnU-Net {wanted} cannot be fetched: {result.stderr.strip().splitlines()[-1]}")
+        pytest.fail(f"nnU-Net {wanted} cannot be fetched: {result.stderr.strip().splitlines()[-1]}")
     (archive,) = folder.glob(f"nnunetv2-{wanted}[.-]*")
     return archive
 

@@ -10,8 +10,8 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_salstm.augmentation import OneDrawForAllFrames, synchronise_frames
-from nnunetv2_salstm.trainers import seed_everything
+from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames, synchronise_frames
+from nnunetv2_salstm.host.seeds import seed_everything
 
 CHANNELS = 2
 

@@ -12,13 +12,15 @@ from presets import plans_of, tiny
 from torch import nn
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.bench import measure, session, worker
-from nnunetv2_salstm.bench.measure import Subject, is_out_of_memory, time_in_turns
-from nnunetv2_salstm.bench.page import to_html
-from nnunetv2_salstm.bench.plan import BenchPlan, plans_in_file, plans_of_dataset
-from nnunetv2_salstm.bench.presets import PRESETS, load_preset, name_of
-from nnunetv2_salstm.bench.report import BASELINE, Measurement, Report
-from nnunetv2_salstm.errors import SalstmError
+from nnunetv2_salstm.commands.bench import _document
+from nnunetv2_salstm.evaluation import measure, measure_processes
+from nnunetv2_salstm.evaluation import measure_worker as worker
+from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark, Measurement
+from nnunetv2_salstm.evaluation.measure import Subject, is_out_of_memory, time_in_turns
+from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
+from nnunetv2_salstm.reporting.document import to_html, to_terminal
 
 A, B = "nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B"
 # A warning of nnU-Net's own imports.
@@ -52,7 +54,7 @@ FACTS = {
 
 
 @pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name == "btcv3d")) for name in PRESETS]
+    "preset", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "btcv3d")) for name in PRESETS]
 )
 def test_presets_are_what_nnunet_plans(preset, nnunet_folders, monkeypatch):
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -195,7 +197,7 @@ def test_trainers_take_turns_in_rotating_order(monkeypatch):
 
 def test_memory_is_the_peak_and_not_what_is_left():
     code = (
-        "import torch; from nnunetv2_salstm.bench.memory import measured_growth\n"
+        "import torch; from nnunetv2_salstm.evaluation.peak_memory import measured_growth\n"
         "with measured_growth('cpu') as growth:\n"
         "    torch.ones(50_000_000); kept = torch.ones(5_000_000)\n"
         "print(growth.bytes)"
@@ -248,9 +250,9 @@ def run_fake_worker(tmp_path, monkeypatch, script):
     fake = tmp_path / "python"
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(session.sys, "executable", str(fake))
+    monkeypatch.setattr(measure_processes.sys, "executable", str(fake))
     job = worker.Job(tiny_plan(), [BASELINE, A], "cpu", None, 1)
-    return list(session._run_worker(job, tmp_path, session.tqdm(disable=True)))
+    return list(measure_processes._run_worker(job, tmp_path, {}, lambda: None))
 
 
 def test_a_killed_process_ran_out_of_memory(tmp_path, monkeypatch):
@@ -299,7 +301,7 @@ def test_a_data_set_is_found_by_number_and_by_name(tmp_path, monkeypatch):
     [
         (["--preset", "hippo"], f"--preset must name some of {', '.join(PRESETS)}; got hippo"),
         (["--preset", "acdc2d", "-c", "2d"], "-c needs a data set (-d) or a file of plans"),
-        (["--trainers", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
+        (["-tr", "nnUNetTrainerSALSTM_C"], "nnU-Net finds no trainer nnUNetTrainerSALSTM_C; one of this"),
         (["--plans", "absent.json"], "there is no file of plans at absent.json"),
         (["--plans", "{broken}"], "is not JSON"),
         (["--plans", "{list}"], "holds no plans"),
@@ -327,8 +329,8 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_one_line(capsys):
-    assert cli.main(["bench", "--device", "cuda"]) == 1
-    assert capsys.readouterr().err.endswith("it finds none; run with --device cpu\n")
+    assert cli.main(["bench", "-device", "cuda"]) == 1
+    assert capsys.readouterr().err.endswith("it finds none; run with -device cpu\n")
 
 
 # Report
@@ -342,8 +344,8 @@ def measured(plan, trainer, step, tile, memory=100, **values):
 
 
 @pytest.fixture
-def report():
-    return Report(
+def benchmark():
+    return Benchmark(
         "nnUNetv2_salstm bench --preset <x>",
         3,
         {"torch": "2"},
@@ -359,45 +361,59 @@ def report():
     )
 
 
-def test_ratios_are_of_medians_with_the_range_of_the_rounds(report):
-    ours = report.measurements[1]
-    ratio = report.ratio(ours, "training_step")
+def test_ratios_are_of_medians_with_the_range_of_the_rounds(benchmark):
+    ours = benchmark.measurements[1]
+    ratio = benchmark.ratio(ours, "training_step")
     assert (ratio.value, ratio.low, ratio.high) == (1.0, 1.0, 1.5)
-    ratio = report.ratio(ours, "inference_tile")
+    ratio = benchmark.ratio(ours, "inference_tile")
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 1.0, 3.0))
-    ratio = report.ratio(ours, "parameters")
+    ratio = benchmark.ratio(ours, "parameters")
     assert (ratio.value, ratio.low, ratio.high) == (1.2, None, None)
-    assert report.ratio(report.measurements[5], "training_step") is None
-    summary = report.summary()[A]
+    assert benchmark.ratio(benchmark.measurements[5], "training_step") is None
+    summary = benchmark.summary()[A]
     assert summary["training_step"] == {"mean": pytest.approx(1.5**0.5), "worst": 1.5, "plans": 2}
     assert summary["peak_memory"]["worst"] == 1.3
 
 
-def test_no_ratio_without_the_stock_network(report):
-    alone = Report(report.command, 3, {}, {}, [m for m in report.measurements if m.trainer == A])
-    assert "(x" not in alone.to_markdown()
+def test_the_frame_has_values_and_ratios(benchmark):
+    frame = benchmark.frame().set_index(["plan", "trainer"])
+    ours = frame.loc[("one", A)]
+    assert ours["training_step"] == 2.0
+    assert [ours[f"training_step_{name}"] for name in ("ratio", "low", "high")] == [1.0, 1.0, 1.5]
+    assert frame["error"].notna().tolist() == [False] * 4 + [True, False]
+    assert frame["parameters_low"].isna().all()
+
+
+def test_no_ratio_without_the_stock_network(benchmark):
+    ours = [m for m in benchmark.measurements if m.trainer == A]
+    alone = Benchmark(benchmark.command, 3, {}, {}, ours)
+    assert "(x" not in to_terminal(_document(alone))
+    assert "there are no ratios" in to_terminal(_document(alone))
     assert alone.summary() == {}
-    assert "<svg" not in to_html(alone)
+    assert "<svg" not in to_html(_document(alone))
     assert all(row["ratio"] == {} for row in json.loads(alone.to_json())["measurements"])
 
 
-def test_table_json_and_page_say_the_same(report):
-    table = report.to_markdown()
+def test_table_json_and_page_say_the_same(benchmark):
+    document = _document(benchmark)
+    table = to_terminal(document)
     assert "2 (x 1.00, 1.00-1.50)" in table
     assert "0.2 (x 2.00, 1.00-3.00)" in table
     assert "does not fit in memory" in table
-    assert "SALSTM_A, mean ratios over the plans: training" not in table  # parameters come first
-    values = json.loads(report.to_json())
+    sentence = f"{A}, mean ratios over the plans: parameters 1.095 (worst 1.200), training step 1.225 (worst 1.500)"
+    assert sentence in " ".join(table.split())
+    values = json.loads(benchmark.to_json())
     assert values["measurements"][1]["ratio"]["training_step"] == {"value": 1.0, "low": 1.0, "high": 1.5}
-    assert Report.from_json(report.to_json()) == report
-    page = to_html(report)
+    assert Benchmark.from_json(benchmark.to_json()) == benchmark
+    page = to_html(document)
     assert "<svg" in page
     assert "does not fit in memory" in page
+    assert "2 (x 1.00, 1.00-1.50)" in page
     assert "&lt;x&gt;" in page
-    assert page == to_html(report)
+    assert page == to_html(_document(benchmark))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     plans = tiny_plan().plans
     huge = json.loads(json.dumps(plans["configurations"]["3d_fullres"]))
@@ -406,7 +422,7 @@ def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     file = tmp_path / "plans" / "nnUNetPlans.json"
     file.parent.mkdir()
     file.write_text(json.dumps(plans))
-    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "--trainers", BASELINE, A]
+    command = [Path(sys.executable).parent / "nnUNetv2_salstm", "bench", "--plans", file, "-tr", BASELINE, A]
     command += ["--repeats", "2", "--json", "new/bench.json", "--html", "bench.html"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

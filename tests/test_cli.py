@@ -4,10 +4,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
-from nnunetv2_salstm import cli, trainers_path
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm_autoload import trainers_folder
+from nnunetv2_salstm import cli
+from nnunetv2_salstm.commands.options import Parser, add_option
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.versions import require_device
 
 
 def test_every_command_has_help_and_both_functions():
@@ -19,20 +21,10 @@ def test_every_command_has_help_and_both_functions():
 
 @pytest.mark.parametrize(
     "argv",
-    [
-        ["--help"],
-        ["bench", "--help"],
-        ["convert", "acdc", "--help"],
-        ["demo", "--help"],
-        ["doctor", "--help"],
-        ["inspect", "--help"],
-        ["matrix", "--help"],
-        ["patch", "--help"],
-        ["trainers-path", "--help"],
-    ],
+    [["--help"], ["convert", "acdc", "--help"], *([name, "--help"] for name in cli.COMMANDS), ["trainers"]],
     ids=" ".join,
 )
-def test_help_imports_neither_torch_nor_nnunet(argv):
+def test_help_and_lists_import_neither_torch_nor_nnunet(argv):
     heavy = "torch", "nnunetv2", "numpy", "matplotlib", "SimpleITK"
     code = (
         f"import sys; from nnunetv2_salstm.cli import main; status = main({argv!r}); "
@@ -40,7 +32,79 @@ def test_help_imports_neither_torch_nor_nnunet(argv):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "usage: nnUNetv2_salstm" in result.stdout
+    assert "nnUNetv2_salstm" in result.stdout or "nnUNetTrainerSALSTM_A" in result.stdout
+
+
+def test_help_keeps_the_lines_of_its_text(capsys):
+    for name, command in cli.COMMANDS.items():
+        assert cli.main([name, "--help"]) == 0
+        assert command.__doc__.strip() in capsys.readouterr().out
+
+
+@pytest.fixture
+def parser():
+    """A program with one command that has every shared option."""
+    parser = Parser(prog="program")
+    command = parser.add_subparsers(dest="command").add_parser("one")
+    for flag in ("-d", "-c", "-p", "-tr", "-i", "-o", "-np", "-device", "--overwrite"):
+        add_option(command, flag)
+    add_option(command, "-f", many=True)
+    return parser
+
+
+def test_options_are_nnunets(parser):
+    words = "one -d 027 -c 2d -p P -tr T -f 0 all -i in -o out -np 3 -device cuda:1 --overwrite"
+    assert vars(parser.parse_args(words.split())) == {
+        "command": "one",
+        "dataset": "027",
+        "configuration": "2d",
+        "plans": "P",
+        "trainer": "T",
+        "folds": [0, "all"],
+        "input": Path("in"),
+        "output": Path("out"),
+        "processes": 3,
+        "device": "cuda:1",
+        "overwrite": True,
+    }
+    defaults = parser.parse_args(["one"])
+    assert (defaults.plans, defaults.device, defaults.overwrite) == ("nnUNetPlans", "cpu", False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-d27", "unrecognized arguments: -d27"),
+        ("-dev cpu", "unrecognized arguments: -dev cpu"),
+        ("-evice cpu", "unrecognized arguments: -evice cpu"),
+        ("--over", "unrecognized arguments: --over"),
+        ("-device gpu", "argument -device: must be cpu, cuda, cuda:N or mps, got gpu"),
+        ("-device cuda:", "argument -device: must be cpu, cuda, cuda:N or mps, got cuda:"),
+        ("-f one", "argument -f: must be a number or all, got one"),
+        ("-np 0", "argument -np: must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_options_are_written_in_full_and_errors_show_the_commands_usage(parser, words, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["one", *words.split()])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: program one [-h] [-d DATASET]")
+    assert error.endswith(f"program one: error: {message}\n")
+
+
+def test_device_that_is_not_there(monkeypatch):
+    require_device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SalstmError, match="-device cuda:0 needs a GPU that torch can use, and it finds none; run with"):
+        require_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    require_device("cuda:1")
+    with pytest.raises(SalstmError, match="-device cuda:2 needs a GPU that torch can use, and it finds 2, the first"):
+        require_device("cuda:2")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SalstmError, match="-device mps needs Apple's GPU"):
+        require_device("mps")
 
 
 def test_version(capsys):
@@ -53,11 +117,12 @@ def test_version(capsys):
     [
         ([], "required: COMMAND"),
         (["dem"], "invalid choice: 'dem'"),
-        (["demo", "--device", "tpu"], "invalid choice: 'tpu'"),
-        (["demo", "--out"], "--out: expected one argument"),
+        (["demo", "-device", "tpu"], "must be cpu, cuda, cuda:N or mps, got tpu"),
+        (["demo", "-o"], "-o: expected one argument"),
         (["demo", "--slow"], "unrecognized arguments: --slow"),
         (["demo", "folder"], "unrecognized arguments: folder"),
-        (["trainers-path", "--quick"], "unrecognized arguments: --quick"),
+        (["trainers", "--quick"], "unrecognized arguments: --quick"),
+        (["trainers", "--path", "-d", "27"], "argument -d: not allowed with argument --path"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
@@ -66,20 +131,6 @@ def test_wrong_usage_exits_with_2_and_says_why(argv, message, capsys):
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
-
-
-def test_trainers_path_is_the_folder_that_nnunet_needs(capsys):
-    assert cli.main(["trainers-path"]) == 0
-    assert capsys.readouterr().out == f"{trainers_folder()}\n"
-    assert (Path(trainers_folder()) / "nnunetv2_salstm_trainers.py").is_file()
-
-
-def test_trainers_path_without_the_folder_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(trainers_path, "trainers_folder", lambda: None)
-    assert cli.main(["trainers-path"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("nnUNetv2_salstm trainers-path: the installation has no trainers folder; run: pip")
-    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

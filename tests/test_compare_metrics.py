@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
-from nnunetv2_salstm.compare.metrics import Labels, Scores, score
+from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
 
 ONE = Labels({"organ": (1,)})
 

@@ -14,11 +14,11 @@ from official_folders import snapshot, write_acdc, write_btcv, write_cvc, write_
 from PIL import Image
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.convert import splits as splits_module
-from nnunetv2_salstm.convert.neighbours import with_neighbours
-from nnunetv2_salstm.convert.splits import split
-from nnunetv2_salstm.convert.synapse import EIGHT_ORGANS, ORGANS, TRANSUNET_TEST_CASES
-from nnunetv2_salstm.neighbours import channels_of_a_frame
+from nnunetv2_salstm.converters import splits as splits_module
+from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.converters.splits import split
+from nnunetv2_salstm.converters.synapse import EIGHT_ORGANS, ORGANS, TRANSUNET_TEST_CASES
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 
 
 @pytest.fixture
@@ -437,5 +437,5 @@ def test_summary(convert, tmp_path, capsys):
         "Spacing: 8 x 1.5 x 1.25 mm",
     ]
     (row,) = [line for line in lines if line.startswith("| MYO")]
-    assert [cell.strip() for cell in row.strip("|").split("|")] == ["MYO", "2", f"{voxels:,}", f"{share:.2f} %", "9"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["MYO", "2", f"{voxels:,}", f"{share:.2f}%", "9"]
     assert lines[-1] == "Next: nnUNetv2_plan_and_preprocess -d 27 --verify_dataset_integrity"

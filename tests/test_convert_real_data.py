@@ -13,7 +13,7 @@ from conftest import nnunet_variables, run_command
 from PIL import Image
 
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.convert.pictures import RGB
+from nnunetv2_salstm.converters.pictures import RGB
 
 REAL_DATA = Path(os.environ.get("SALSTM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ACDC, CVC, ISIC = "ACDC_official_layout", "CVC-ClinicDB_sample", "ISIC2018_sample"

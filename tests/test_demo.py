@@ -1,7 +1,8 @@
+"""`nnUNetv2_salstm demo`: its phantoms, its folder, what it says, and the whole of it."""
+
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,18 +18,19 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_salstm import cli, machine
-from nnunetv2_salstm.demo import folder as folder_module
-from nnunetv2_salstm.demo import pipeline
-from nnunetv2_salstm.demo.folder import claim_folder, explained
-from nnunetv2_salstm.demo.interrupt import stoppable
-from nnunetv2_salstm.demo.overlay import draw_overlay
-from nnunetv2_salstm.demo.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
-from nnunetv2_salstm.demo.progress import Progress
-from nnunetv2_salstm.demo.report import ArmResult, Report
-from nnunetv2_salstm.demo.settings import ARMS, FULL, QUICK
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.files import written_whole
+from nnunetv2_salstm import cli
+from nnunetv2_salstm.commands import demo_folder as folder_module
+from nnunetv2_salstm.commands import demo_stages as stages
+from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
+from nnunetv2_salstm.commands.demo_stages import FULL, METHODS, QUICK
+from nnunetv2_salstm.converters.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
+from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results_json
+from nnunetv2_salstm.evaluation.runs import TrainingLog
+from nnunetv2_salstm.host import versions as machine
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.reporting.demo import demo_document, draw_prediction
+from nnunetv2_salstm.reporting.document import to_html, to_markdown, to_terminal
 
 TINY = "training_cases=5, test_cases=1, slices=4, edge=32, epochs=100, iterations=2"
 
@@ -113,7 +114,7 @@ def test_folder_is_claimed_once_and_recognised_again(tmp_path):
 
 def test_folder_of_other_settings_names_them_and_the_way_out(tmp_path):
     claim_folder(tmp_path / "out", {"edge": 40, "epochs": 5}, disk=1)
-    with pytest.raises(SalstmError, match=r"\{'edge': 40\} there, \{'edge': 56\} now; delete it, or .* --out"):
+    with pytest.raises(SalstmError, match=r"\{'edge': 40\} there, \{'edge': 56\} now; delete it, or .* -o"):
         claim_folder(tmp_path / "out", {"edge": 56, "epochs": 5}, disk=1)
     (tmp_path / "out" / "demo.json").write_text("{")
     with pytest.raises(SalstmError, match="other settings"):
@@ -123,15 +124,15 @@ def test_folder_of_other_settings_names_them_and_the_way_out(tmp_path):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (".", "holds something else; choose a new or empty folder with --out"),
-        ("file", "file: Not a directory; free some room, or choose another folder with --out"),
+        (".", "holds something else; choose a new or empty folder with -o"),
+        ("file", "file: Not a directory; free some room, or choose another folder with -o"),
         ("file/below", "Not a directory"),
         ("/proc/nnunetv2_salstm", "cannot write to /proc/nnunetv2_salstm: No such file or directory"),
     ],
 )
 def test_demo_without_a_folder_to_write_to_is_one_line(out, message, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
-    assert cli.main(["demo", "--quick", "--out", str(tmp_path / out)]) == 1
+    assert cli.main(["demo", "--quick", "-o", str(tmp_path / out)]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -140,7 +141,7 @@ def test_demo_without_a_folder_to_write_to_is_one_line(out, message, tmp_path, c
 
 def test_demo_on_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
-    assert cli.main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["demo", "--quick", "-o", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert "has room for 3 MB but the demo needs 500 MB" in error
     assert error.count("\n") == 1
@@ -184,158 +185,154 @@ def test_a_full_disk_is_explained_and_a_defect_is_not():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/defect")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_checkpoint_that_does_not_fit_is_explained():
-    with pytest.raises(SalstmError, match="cannot write to /data: not all of a checkpoint could be written; free"):
-        with explained(Path("/data")):
-            torch.save(torch.zeros(1_000_000), "/dev/full")
-    with pytest.raises(RuntimeError, match="a defect"), explained(Path("/data")):
-        raise RuntimeError("a defect")
-
-
 # Requirements
 
 
 def test_cuda_without_a_gpu_is_one_line_before_anything_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cli.main(["demo", "--device", "cuda", "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["demo", "-device", "cuda", "-o", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("nnUNetv2_salstm demo: --device cuda needs a GPU")
+    assert captured.err.startswith("nnUNetv2_salstm demo: -device cuda needs a GPU")
     assert (captured.err.count("\n"), captured.out) == (1, "")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_nnunet_without_trainers_by_name_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "version", lambda package: "2.7.1")
-    assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["demo", "-o", str(tmp_path / "out")]) == 1
     assert "needs nnU-Net 2.8 or newer, which finds trainers by name, got 2.7.1" in capsys.readouterr().err
-
-
-def test_environment_is_the_users_again_afterwards(monkeypatch):
-    monkeypatch.setenv("nnUNet_raw", "/mine")
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    with pipeline._environment(nnUNet_raw="/ours", nnUNet_results="/ours"):
-        assert (os.environ["nnUNet_raw"], os.environ["nnUNet_results"]) == ("/ours", "/ours")
-    assert os.environ["nnUNet_raw"] == "/mine"
-    assert "nnUNet_results" not in os.environ
-
-
-# Ctrl-C
-
-
-def test_an_interrupt_that_python_drops_is_repeated(monkeypatch):
-    class Dropping:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-
-    def work():
-        with stoppable(patience=0.1):
-            Dropping()
-            for _ in range(1000):
-                time.sleep(0.01)
-
-    # Python's report of what it dropped would fail the test.
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    before = signal.getsignal(signal.SIGINT)
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert 0.05 < time.monotonic() - start < 5
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_no_worker_outlives_the_block(method):
-    def work():
-        with stoppable():
-            multiprocessing.get_context(method).Process(target=time.sleep, args=(60,), daemon=True).start()
-            raise RuntimeError("a defect")
-
-    with pytest.raises(RuntimeError, match="a defect"):
-        work()
-    assert multiprocessing.active_children() == []
 
 
 # Progress
 
 
-def test_console_shows_the_stages_and_the_log_the_rest(tmp_path, capfd):
-    with Progress(tmp_path / "log", stages=2) as progress:
-        progress.stage("Train")
-        print("chatter")
-        print("warning", file=sys.stderr)
-        subprocess.run([sys.executable, "-c", "print('of a child')"], check=True)
-        progress.line("epoch 1")
-        progress.stage("Predict")
-    print("after")
-    captured = capfd.readouterr()
-    assert captured.out == "[1/2] Train\n      epoch 1\n[2/2] Predict\nafter\n"
-    assert captured.err == ""
-    assert (tmp_path / "log").read_text() == "chatter\nwarning\nof a child\n"
+# nnU-Net ends a line with a blank.
+LOG = "".join(
+    f"2026-01-01 10:00:00.000000: {line} \n"
+    for line in (
+        *("Epoch 0", "Current learning rate: 0.01", "train_loss 0.5", "val_loss 0.1"),
+        *("Pseudo dice [np.float32(0.25), 0.5, nan]", "Epoch time: 19.0 s"),
+        *("Epoch 1", "Current learning rate: 0.01", "train_loss -0.1", "val_loss 0.1"),
+        *("Pseudo dice [0.5, 0.5, 0.5]", "Epoch time: 10.0 s", "Training done."),
+    )
+)
 
 
-def test_console_is_never_silent_for_long(tmp_path, capsys):
-    with Progress(tmp_path / "log", stages=1, silence=0.1) as progress:
-        progress.stage("Train")
-        time.sleep(1.2)
-    assert "... still at it, 1 s" in capsys.readouterr().out
+def test_epochs_are_shown_as_nnunet_logs_them(tmp_path, monkeypatch, capsys):
+    demo = stages._Demo(tmp_path, QUICK, "cpu")
+    fold = demo.model(QUICK.trainer("stock")) / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "training_log_2025.txt").write_text(LOG)  # of an earlier run
+    (fold / "checkpoint_final.pth").touch()
+    called, printed = [], []
+
+    def train(name, *arguments, log, environment, while_waiting):
+        called.append([name, *arguments])
+        # The first epoch has ended and is not saved; it is, and the second one has not ended; all is done.
+        for end in (LOG.index(" Epoch 1"), LOG.index("Epoch time: 10.0"), len(LOG)):
+            (fold / "training_log_2026.txt").write_text(LOG[:end])
+            while_waiting()
+            printed.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(stages, "run_nnunet", train)
+    demo.train("stock")
+    # The training has ended, only its validation is missing.
+    trainer = "nnUNetTrainerSALSTMOff_5epochs_20its_seed0"
+    assert called == [["nnUNetv2_train", "999", "3d_fullres", "0", "-tr", trainer, "-device", "cpu", "--val"]]
+    assert printed == [
+        f"[1/6] Train stock: nnUNetv2_train -tr {trainer}\n",
+        "      epoch 1/5  loss  0.500  Dice on validation patches RV 0.25  MYO 0.50  LV nan  19 s\n",
+        "      epoch 2/5  loss -0.100  Dice on validation patches RV 0.50  MYO 0.50  LV 0.50  10 s\n",
+    ]
+
+
+def test_console_is_never_silent_for_long(monkeypatch, capsys):
+    monkeypatch.setattr(stages, "SILENCE", 0.1)
+    console = stages._Console(1)
+    console.stage("Train")
+    console.show_life()
+    time.sleep(0.2)
+    console.show_life()
+    assert capsys.readouterr().out == "[1/1] Train\n      ... still at it, 0 s\n"
 
 
 # Report and figure
 
 
-def _report():
-    logging = {"epoch_start_timestamps": [0.0, 20.0, 40.0], "epoch_end_timestamps": [19.0, 30.0, 48.0]}
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "training_log_1.txt").write_text(LOG.replace("Training done.", "Epoch 2") + ": Epoch time: 8.0 s\n")
+    log = TrainingLog.read(tmp_path)
 
-    def result(arm, dice, parameters):
+    def result(method, dice, parameters):
         metrics = {str(label): {"Dice": dice} for label in STRUCTURES.values()}
         summary = {"mean": metrics, "metric_per_case": [{"prediction_file": "/p/case.nii.gz", "metrics": metrics}]}
-        return ArmResult.read(arm, ARMS[arm], summary, logging, 20, parameters)
+        return MethodResult.read(method, METHODS[method], summary, log, 20, parameters, STRUCTURES)
 
-    plan = {"patch_size": [6, 40, 40], "batch_size": 2, "spacing": [8.0, 2.4, 2.4], "median": "left out"}
-    results = [result("stock", 0.5, 4_000_000), result("SA-LSTM A", 0.75, 5_000_000)]
-    return Report.make(results, QUICK, "cpu", plan)
+    return [result("stock", 0.5, 4_000_000), result("SA-LSTM A", 0.75, 5_000_000)]
 
 
-def test_table_says_what_was_measured():
-    assert _report().to_table().splitlines() == [
+def document(results):
+    return demo_document(
+        results_frame(results),
+        {},
+        {result.method: result.trainer for result in results},
+        test_cases=4,
+        epochs=5,
+        iterations=20,
+        about={"patch": "6 x 40 x 40 voxels, 2 a batch"},
+        command="nnUNetv2_salstm demo",
+        versions={"torch": "2"},
+    )
+
+
+def test_table_says_what_was_measured(results):
+    table = [
         "| network   |    RV |   MYO |    LV |  mean | s / iteration | parameters | ratio |",
         "| --------- | ----: | ----: | ----: | ----: | ------------: | ---------: | ----: |",
         "| stock     | 0.500 | 0.500 | 0.500 | 0.500 |          0.50 |  4,000,000 |  1.00 |",
         "| SA-LSTM A | 0.750 | 0.750 | 0.750 | 0.750 |          0.50 |  5,000,000 |  1.25 |",
     ]
+    printed = to_terminal(document(results))
+    assert [line for line in printed.splitlines() if line.startswith("|")] == table
+    assert "nothing about accuracy on real data" in " ".join(printed.split())
+    markdown = to_markdown(document(results))
+    assert "\n".join(table) in markdown
+    assert "- patch: 6 x 40 x 40 voxels, 2 a batch\n" in markdown
+    assert "- SA-LSTM A: `nnUNetTrainerSALSTM_A`\n" in markdown
+    assert "<td>5,000,000</td>" in to_html(document(results))
 
 
-def test_json_and_markdown_hold_table_settings_versions_and_hardware():
-    report = _report()
-    values = json.loads(report.to_json())
+def test_json_holds_every_case(results):
+    values = results_json(results, settings=dataclasses.asdict(QUICK))
     assert values["format"] == 1
-    assert values["settings"] == dataclasses.asdict(QUICK)
-    assert values["versions"]["torch"] == version("torch")
-    assert values["hardware"]["threads"] == torch.get_num_threads()
+    assert values["settings"]["epochs"] == 5
     network = values["results"][1]
+    assert (network["method"], network["trainer"]) == ("SA-LSTM A", "nnUNetTrainerSALSTM_A")
     assert network["dice_per_case"] == {"case.nii.gz": {"RV": 0.75, "MYO": 0.75, "LV": 0.75}}
     assert (network["mean_dice"], network["parameters_ratio"]) == (0.75, 1.25)
-    markdown = report.to_markdown()
-    assert report.to_table() in markdown
-    assert "nothing about accuracy on real data" in markdown
-    assert "6 x 40 x 40 voxels, 2 a batch" in markdown
-    assert "8 x 2.4 x 2.4 mm" in markdown
 
 
-def test_overlay_shows_the_prediction(tmp_path):
+def test_what_cannot_be_scored_is_null(tmp_path, results):
+    metrics = {str(label): {"Dice": float("nan")} for label in STRUCTURES.values()}
+    summary = {
+        "mean": {str(label): {"Dice": 0.5} for label in STRUCTURES.values()},
+        "metric_per_case": [{"prediction_file": "case.nii.gz", "metrics": metrics}],
+    }
+    result = MethodResult.read("stock", "t", summary, TrainingLog.read(tmp_path), 20, 1, STRUCTURES)
+    assert result.dice_per_case == {"case.nii.gz": {"RV": None, "MYO": None, "LV": None}}
+
+
+def test_overlay_shows_the_prediction():
+    from io import BytesIO
+
     from matplotlib.image import imread
 
-    list(write_dataset(tmp_path, 0, 1, 0, 6, 40))
-    image = tmp_path / DATASET / "imagesTr" / "phantom_000_0000.nii.gz"
-    reference = tmp_path / DATASET / "labelsTr" / "phantom_000.nii.gz"
-    nothing = tmp_path / "nothing.nii.gz"
-    sitk.WriteImage(sitk.ReadImage(str(reference)) * 0, str(nothing))
-    figures = []
-    for prediction in (reference, nothing):
-        draw_overlay(image, reference, prediction, "title", tmp_path / "figure.png")
-        figures.append(imread(tmp_path / "figure.png"))
+    image, labels = make_case(0, 0, 6, 40)
+    figures = [
+        imread(BytesIO(draw_prediction(image, labels, prediction, STRUCTURES, (2.4, 2.4), "title")))
+        for prediction in (labels, np.zeros_like(labels))
+    ]
     assert figures[0].shape == figures[1].shape
     assert min(figures[0].shape[:2]) > 500
     changed = (figures[0] != figures[1]).any(-1)
@@ -350,15 +347,15 @@ def test_overlay_shows_the_prediction(tmp_path):
 @pytest.fixture
 def start():
     """Returns a function that starts the demo, tiny, in a session of its own, as a terminal does."""
-    started = []
+    started = {}
 
     def start_demo(out):
         # Jobs in the background of a script are started deaf to Ctrl-C.
         code = (
             "import dataclasses, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "from nnunetv2_salstm.demo import settings; "
-            f"settings.QUICK = dataclasses.replace(settings.QUICK, {TINY}); "
-            f"from nnunetv2_salstm.cli import main; sys.exit(main(['demo', '--quick', '--out', {str(out)!r}]))"
+            "from nnunetv2_salstm.commands import demo_stages as stages; "
+            f"stages.QUICK = dataclasses.replace(stages.QUICK, {TINY}); "
+            f"from nnunetv2_salstm.cli import main; sys.exit(main(['demo', '--quick', '-o', {str(out)!r}]))"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -367,28 +364,28 @@ def start():
             text=True,
             start_new_session=True,
         )
-        started.append(process)
+        started[process] = out
         return process
 
     yield start_demo
-    for process in started:
-        for pid in _session(process.pid):
+    for process, out in started.items():
+        for pid in _family(out):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(start, tmp_path):
     out = tmp_path / "out"
     demo = start(out)
     with _deadline(demo):
         _read_until(demo, "[2/6]")
-        while len(_session(demo.pid)) < 3:  # nnU-Net's workers run
+        while len(_family(out)) < 4:  # nnU-Net's command and its workers run
             assert demo.poll() is None
             time.sleep(0.05)
         os.killpg(demo.pid, signal.SIGINT)
-        _check_interrupted(demo)
+        _check_interrupted(demo, out)
     assert (out / "raw" / DATASET / "dataset.json").is_file()
     assert not (out / "preprocessed").exists()
 
@@ -397,7 +394,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(start, tmp_path):
         assert "already done" in _read_until(demo, "[2/6]")
         _read_until(demo, "epoch 1/100")
         os.kill(demo.pid, signal.SIGINT)
-        _check_interrupted(demo)
+        _check_interrupted(demo, out)
     assert list(out.rglob("unfinished.*")) == []
     assert list(out.rglob("*.unfinished")) == []
 
@@ -407,24 +404,25 @@ def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(start, tmp_path):
         assert lines.count("already done") == 2
         assert "goes on after epoch 1\n" in lines
         os.killpg(demo.pid, signal.SIGINT)
-        _check_interrupted(demo)
+        _check_interrupted(demo, out)
 
 
-def _session(leader):
-    """Returns the processes in the session of `leader` that are not zombies."""
+def _family(out):
+    """Returns the demo's processes and all that they started: the folder is in their command or their environment."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
+            known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if int(session) == leader and state != "Z":
-            found.append(int(stat.parent.name))
+        if str(out).encode() in known and state != "Z":
+            found.append(int(process.name))
     return found
 
 
 @contextmanager
-def _deadline(process, seconds=120):
+def _deadline(process, seconds=300):
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
@@ -442,29 +440,29 @@ def _read_until(process, text):
     raise AssertionError(f"no {text!r} in:\n{lines}\n{process.stderr.read()}")
 
 
-def _check_interrupted(process):
+def _check_interrupted(process, out):
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert error == "nnUNetv2_salstm demo: interrupted\n"
     # multiprocessing's resource tracker ends by itself when it notices the end of its parent.
     patience = time.monotonic() + 5
-    while _session(process.pid) and time.monotonic() < patience:
+    while _family(out) and time.monotonic() < patience:
         time.sleep(0.1)
-    assert _session(process.pid) == []
+    assert _family(out) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_demo_from_the_beginning_to_the_table(tmp_path):
     def run_demo():
         # In a process of its own, where the host's warnings are no failures; from another working directory.
-        code = "import sys; from nnunetv2_salstm.cli import main; sys.exit(main(['demo', '--quick', '--out', 'out']))"
+        code = "import sys; from nnunetv2_salstm.cli import main; sys.exit(main(['demo', '--quick', '-o', 'out']))"
         return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
 
     first = run_demo()
     assert (first.returncode, first.stderr) == (0, "")
     out = tmp_path / "out"
     results = json.loads((out / "results.json").read_text())["results"]
-    assert [result["arm"] for result in results] == list(ARMS)
+    assert [result["method"] for result in results] == list(METHODS)
     for result in results:
         trainer = result["trainer"]
         assert (out / f"overlay_{trainer}.png").stat().st_size > 50_000
@@ -476,11 +474,12 @@ def test_demo_from_the_beginning_to_the_table(tmp_path):
     assert [result["parameters_ratio"] > 1 for result in results] == [False, True, True]
     table = "\n".join(line for line in first.stdout.splitlines() if line.startswith("|"))
     assert table in (out / "results.md").read_text()
+    assert (out / "results.html").read_text().count("data:image/png;base64,") == len(METHODS)
     assert DATASET in (out / "nnunet.log").read_text()
 
     written = {file: file.stat().st_mtime_ns for file in out.rglob("*.pth")}
     second = run_demo()
     assert (second.returncode, second.stderr) == (0, "")
-    assert second.stdout.count("already done") == 2 + len(ARMS)
+    assert second.stdout.count("already done") == 2 + len(METHODS)
     assert table in second.stdout
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pth")} == written

@@ -107,7 +107,7 @@ def test_path_that_the_variable_cannot_hold(bare, tmp_path):
 
 def test_command_names_the_folder(either, base):
     command = either.python.with_name("nnUNetv2_salstm.exe" if os.name == "nt" else "nnUNetv2_salstm")
-    result = subprocess.run([command, "trainers-path"], env=clean_variables(), capture_output=True, text=True)
+    result = subprocess.run([command, "trainers", "--path"], env=clean_variables(), capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [trainers_of(either, base)]
 

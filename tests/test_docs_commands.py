@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from conftest import write_dataset
 from nnunet_host import Host
 
-from nnunetv2_salstm.trainers import TrainerName
+from nnunetv2_salstm.host.trainer_names import TrainerName
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")

@@ -22,7 +22,7 @@ def start_and_kill(workspace, trainer, folder):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     process = subprocess.Popen(
         [SCRIPTS / "nnUNetv2_train", "998", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"],
-        env={**environment, **nnunet_variables(workspace)},
+        env={**environment, **nnunet_variables(workspace), "nnUNet_n_proc_DA": "1"},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -38,20 +38,33 @@ def start_and_kill(workspace, trainer, folder):
         process.wait()
 
 
+def in_one_process(workspace, *commands):
+    """Runs commands without the start of Python and nnU-Net that each would take."""
+    file = workspace / "commands.json"
+    file.write_text(json.dumps([command.split() for command in commands]))
+    run_command(workspace, sys.executable, COMMANDS, file)
+
+
 def epochs_in_last_log(folder):
     log = max(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
     lines = [line.split(": ", 1)[-1].strip() for line in log.read_text().splitlines()]
     return [int(line.removeprefix("Epoch ")) for line in lines if line.removeprefix("Epoch ").isdigit()]
 
 
-def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
+def test_train_kill_resume_validate_predict(workspace, tmp_path):
     trainer = "nnUNetTrainerSALSTM_A_12epochs_1its"
     model = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
     folder = model / "fold_0"
     start_and_kill(workspace, trainer, folder)
     assert not (folder / "checkpoint_final.pth").exists()
 
-    nnunet("nnUNetv2_train", 998, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", "--c")
+    output = tmp_path / "predictions"
+    images = workspace / "raw" / DATASET / "imagesTs"
+    in_one_process(
+        workspace,
+        f"nnUNetv2_train 998 3d_fullres 0 -tr {trainer} -device cpu --c",
+        f"nnUNetv2_predict -i {images} -o {output} -d 998 -c 3d_fullres -f 0 -tr {trainer} -device cpu -npp 1 -nps 1",
+    )
     epochs = epochs_in_last_log(folder)
     assert epochs[0] > 0
     assert epochs == list(range(epochs[0], 12))
@@ -65,10 +78,6 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     assert salstm_of(shared_plans, "3d_fullres") is None
     assert "'salstm': {'format': 2, 'module': 'A'" in max(folder.glob("training_log_*.txt")).read_text()
 
-    output = tmp_path / "predictions"
-    images = workspace / "raw" / DATASET / "imagesTs"
-    model = ["-d", 998, "-c", "3d_fullres", "-f", 0, "-tr", trainer]
-    nnunet("nnUNetv2_predict", "-i", images, "-o", output, *model, "-device", "cpu", "-npp", 1, "-nps", 1)
     (image,) = images.iterdir()
     predicted = sitk.ReadImage(str(output / image.name.replace("_0000", "")))
     reference = sitk.ReadImage(str(image))
@@ -89,14 +98,10 @@ def test_train_kill_resume_validate_predict(workspace, nnunet, tmp_path):
     ],
 )
 def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
-    def one_process(*commands):
-        (tmp_path / "commands.json").write_text(json.dumps([command.split() for command in commands]))
-        run_command(workspace, sys.executable, COMMANDS, tmp_path / "commands.json")
-
     if not (workspace / "preprocessed" / DATASET / f"nnUNetPlans_{configuration}").is_dir():
         nnunet("nnUNetv2_preprocess", "-d", 998, "-c", configuration, "-np", 1)
     train = f"nnUNetv2_train 998 {configuration} 0 -tr {trainer} -device cpu"
-    one_process(train)
+    in_one_process(workspace, train)
     summary = (
         workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__{configuration}/fold_0/validation/summary.json"
     )
@@ -104,7 +109,7 @@ def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspa
     summary.unlink()
     images = workspace / "raw" / DATASET / "imagesTs"
     model = f"-d 998 -c {configuration} -f 0 -tr {trainer} -device cpu -npp 1 -nps 1"
-    one_process(f"{train} --val", f"nnUNetv2_predict -i {images} -o {tmp_path} {model}")
+    in_one_process(workspace, f"{train} --val", f"nnUNetv2_predict -i {images} -o {tmp_path} {model}")
     assert json.loads(summary.read_text())["foreground_mean"] == json.loads(validated)["foreground_mean"]
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
 
@@ -119,7 +124,7 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "OUT": str(tmp_path / "report"),
-        "ARMS": "SALSTMOff SALSTM_A",
+        "METHODS": "SALSTMOff SALSTM_A",
         "ITERATIONS": "1",
         "DEVICE": "cpu",
     }

@@ -12,8 +12,8 @@ from test_checkpoints import GOLDEN, Malicious
 
 from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.graft.checkpoint import Graft, add_blocks
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.grafting import Graft, add_blocks
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
 
 NETWORKS = {"plain 3D": tiny(), "plain 2D": tiny(2), "residual 3D": as_residual_encoder(tiny(), 2)}
@@ -200,8 +200,8 @@ def test_refuses_checkpoints_of_other_networks(damage, message):
 @pytest.mark.parametrize(
     ("graft", "message"),
     [
-        (Graft("nnUNetTrainerSALSTMOff", {}), "--trainer nnUNetTrainerSALSTMOff trains the stock network"),
-        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but --trainer .* demands 'A'"),
+        (Graft("nnUNetTrainerSALSTMOff", {}), "-tr nnUNetTrainerSALSTMOff trains the stock network"),
+        (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but -tr .* demands 'A'"),
         (Graft("nnUNetTrainerSALSTM_A", {"reduction": 3}), "reduction must divide the 8 channels"),
         (Graft("nnUNetTrainerSALSTM_A_25d", {}), "input_channels must be a multiple of 3 .* got 1"),
     ],
@@ -266,7 +266,7 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
     file = model / "fold_1" / "mine.pth"
     (model / "fold_1" / "checkpoint_final.pth").rename(file)
     (tmp_path / "values.json").write_text('{"steps": 3}')
-    words = ["--config", tmp_path / "values.json", "--trainer", "nnUNetTrainerSALSTM_B_9epochs"]
+    words = ["--config", tmp_path / "values.json", "-tr", "nnUNetTrainerSALSTM_B_9epochs"]
     assert graft(file, "-o", tmp_path / "out", *words) == 0
     made = "nnUNetTrainerSALSTM_B_9epochs__nnUNetPlansSALSTM_B__2d/fold_1/checkpoint_final.pth"
     (result,) = (tmp_path / "out").glob(f"*/{made}")
@@ -286,8 +286,34 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
 
 
 def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, capsys):
-    assert graft(model, "-o", tmp_path / "out", "--trainer", "nnUNetTrainerSALSTM_A_5epochs") == 0
+    assert graft(model, "-o", tmp_path / "out", "-tr", "nnUNetTrainerSALSTM_A_5epochs") == 0
     assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left", ["optimizer_state", "all that training needs"])
+def test_a_checkpoint_without_its_training_is_taken(left, model, tmp_path, capsys):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    gone = ["optimizer_state"]
+    if left != "optimizer_state":
+        gone += ["logging", "current_epoch", "_best_ema", "grad_scaler_state"]
+    torch.save({name: value for name, value in checkpoint.items() if name not in gone}, file)
+    assert graft(file, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    (result,) = (tmp_path / "out").glob("*/*/fold_0/checkpoint_final.pth")
+    made = torch.load(result, weights_only=False)
+    weights = checkpoint["network_weights"]
+    assert all(torch.equal(made["network_weights"][key], weights[key]) for key in weights)
+    assert sgd(network_of(made)).load_state_dict(made["optimizer_state"]) is None
+    assert made["optimizer_state"]["param_groups"][0]["momentum"] == 0.99
+    if left == "optimizer_state":
+        assert "epoch 5; " in printed
+        assert "it has no state of nnU-Net's SGD: momentum starts empty" in printed
+        assert " --c\n" in printed
+    else:
+        assert "it holds no training that nnU-Net could continue" in printed
+        assert " --c\n" not in printed
+    assert "-pretrained_weights" in printed
 
 
 def text_file(model):
@@ -326,13 +352,13 @@ def config(text):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (text_file, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (malicious, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (weights_only, "it has no init_args, trainer_name, optimizer_state, logging"),
+        (text_file, "checkpoint_final.pth is damaged: it is no file that torch writes"),
+        (malicious, "checkpoint_final.pth holds more than numbers and plain values, .* could run code"),
+        (weights_only, "it has no init_args, trainer_name"),
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),
-        (lambda model: ["--trainer", "nnUNetTrainerSALSTM_C"], "--trainer must be one of nnUNetTrainerSALSTM_A,"),
+        (lambda model: ["-tr", "nnUNetTrainerSALSTM_C"], "-tr must be one of nnUNetTrainerSALSTM_A,"),
         (lambda model: ["--config", model / "none.json"], "there is no file of SA-LSTM values at"),
         (config("{"), "values.json is not JSON"),
         (config('{"step": 3}'), "values.json: salstm takes module, placement, .* got 'step'"),

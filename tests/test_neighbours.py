@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnunetv2_salstm.neighbours import KEY, channels_of_a_frame, neighbours_entry, with_neighbours
+from nnunetv2_salstm.host.frames import KEY, channels_of_a_frame, neighbours_entry, with_neighbours
 
 RGB = {"channel_names": {"0": "rgb_to_0_1", "1": "rgb_to_0_1", "2": "rgb_to_0_1"}, "numTraining": 3}
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from nnunetv2_salstm import SALSTMConfig
 from nnunetv2_salstm.networks import SALSTMPlainConvUNet, SALSTMResidualEncoderUNet, add_salstm, cell_size
+from nnunetv2_salstm.nn import reset_blocks
 
 PLANS = {
     "anisotropic": tiny(),
@@ -245,14 +246,99 @@ def pickled(network):
     return pickle.loads(pickle.dumps(network))
 
 
+def ours():
+    return build(PLANS["2D"], {"module": "B"})
+
+
+def extended():
+    return add_salstm(build(PLANS["2D"]), {"module": "B"})
+
+
+@pytest.mark.parametrize("make", [ours, extended])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
-def test_copies_stand_on_their_own(duplicate):
-    network = build(PLANS["2D"], {"module": "B"})
+def test_copies_stand_on_their_own(duplicate, make):
+    network = make()
     x = torch.randn(1, 2, *PLANS["2D"]["patch_size"])
     twin = duplicate(network)
     train_last_convolutions(network)
+    assert type(twin) is type(network)
+    assert list(twin.state_dict()) == list(network.state_dict())
     assert torch.equal(twin(x)[0], build(PLANS["2D"])(x)[0])
     assert not torch.equal(network(x)[0], twin(x)[0])
+    twin.load_state_dict(network.state_dict())
+    assert torch.equal(network(x)[0], twin(x)[0])
+
+
+def test_both_ways_to_blocks_are_the_same_network():
+    x = torch.randn(1, 2, *PLANS["2D"]["patch_size"])
+    one, other = ours(), extended()
+    assert isinstance(other, PlainConvUNet)
+    assert list(one.state_dict()) == list(other.state_dict())
+    train_last_convolutions(one)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(x)[0], other(x)[0])
+
+
+def test_another_encoder_gets_the_blocks():
+    network, x = ours(), torch.randn(1, 2, *PLANS["2D"]["patch_size"])
+    train_last_convolutions(network)
+    expected = network(x)[0]
+    network.encoder = copy.deepcopy(network.encoder)
+    assert torch.equal(network(x)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["encoder", "salstm"])
+def test_an_extended_network_keeps_its_blocks(name):
+    network = extended()
+    with pytest.raises(AttributeError, match=rf"network.{name} must stay, or the blocks would be left out: load"):
+        setattr(network, name, getattr(extended(), name))
+
+
+@pytest.mark.parametrize("make", [ours, extended])
+def test_tensors_that_a_hook_keeps_do_not_change(make):
+    network, kept = make(), []
+    network.encoder.stages[0].register_forward_hook(lambda _, inputs, output: kept.append((output, output.clone())))
+    network.encoder.register_forward_hook(lambda _, inputs, skips: kept.extend((skip, skip.clone()) for skip in skips))
+    train_last_convolutions(network)
+    with torch.inference_mode():
+        network.eval()(torch.randn(1, 2, *PLANS["2D"]["patch_size"]))
+    assert len(kept) == 4
+    assert all(torch.equal(tensor, before) for tensor, before in kept)
+
+
+@pytest.mark.parametrize("make", [ours, extended])
+def test_functional_calls_and_their_gradients(make):
+    network, x = make(), torch.randn(1, 2, *PLANS["2D"]["patch_size"])
+    train_last_convolutions(network)
+
+    def loss_of(outputs):
+        return sum(output.square().mean() for output in outputs)
+
+    loss_of(network(x)).backward()
+    expected = {name: parameter.grad for name, parameter in network.named_parameters()}
+    # The last use of the network: modules with two names, as nnU-Net's, do not get their own weights back.
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    found = torch.func.grad(lambda values: loss_of(torch.func.functional_call(network, values, x)))(parameters)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-6), name
+    assert max(gradient.abs().max() for name, gradient in found.items() if name.startswith("salstm")) > 1e-3
+
+
+def initialise_every_convolution(module):
+    if isinstance(module, nn.Conv2d):
+        nn.init.ones_(module.weight)
+
+
+@pytest.mark.parametrize("make", [ours, extended])
+def test_the_start_can_be_restored(make):
+    network, stock = make(), build(PLANS["2D"])
+    x = torch.randn(1, 2, *PLANS["2D"]["patch_size"])
+    network.apply(initialise_every_convolution)
+    stock.apply(initialise_every_convolution)
+    assert not torch.equal(network(x)[0], stock(x)[0])
+    reset_blocks(network)
+    assert torch.equal(network(x)[0], stock(x)[0])
+    assert network.salstm["0"].layer.layer.forward_net.cell0.conv.weight.std() > 0
 
 
 def test_extends_any_network_with_encoder_and_decoder():
@@ -293,7 +379,19 @@ class WithoutSkips(nn.Module):
             lambda: WithoutSkips(encoder=nn.Identity(), decoder=nn.Identity()),
             "network.encoder must have conv_op, .* it has no conv_op, output_channels, strides",
         ),
-        (lambda: add_salstm(build(PLANS["2D"])), "network must not have blocks already, PlainConvUNet has .salstm"),
+        (extended, "network must not have blocks already, PlainConvUNetWithSALSTM has .salstm"),
+        (
+            lambda: WithoutSkips(encoder=extended().encoder, decoder=nn.Identity()),
+            "network.encoder must not have the blocks of another network",
+        ),
+        (
+            lambda: torch.compile(build(PLANS["2D"])),
+            "network must have its class's own forward: add blocks first, then compile",
+        ),
+        (
+            lambda: WithoutSkips(encoder=torch.compile(build(PLANS["2D"]).encoder), decoder=nn.Identity()),
+            "network.encoder must have its class's own forward",
+        ),
     ],
 )
 def test_refuses_other_networks(network, message):

@@ -10,7 +10,7 @@ import torch
 from presets import as_residual_encoder, build, tiny
 from torch import nn
 
-from nnunetv2_salstm.nn import SALSTM, FrameBlock, SALSTMBlock, SliceSALSTM, slice_salstm
+from nnunetv2_salstm.nn import SALSTM, FrameBlock, SALSTMBlock, SliceSALSTM
 
 DATA = Path(__file__).with_name("data")
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to" / "export-onnx.md"
@@ -80,7 +80,7 @@ def assert_any_batch_is_exported(network, size):
 TRAINED = [path for path in sorted(DATA.glob("nnUNetTrainer*.pth")) if "25d" not in path.name]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("file", TRAINED, ids=lambda file: file.stem)
 def test_the_how_to_exports_a_trained_model(file, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
@@ -104,7 +104,7 @@ def test_the_how_to_exports_a_trained_model(file, tmp_path, monkeypatch, capsys)
     assert_close(torch.from_numpy(logits), golden["output"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("dims", "salstm", "channels"),
     [(2, {"module": "A"}, 2), (3, {"module": "B"}, 2), (2, {"module": "B", "sequence": "frames"}, 6)],
@@ -120,9 +120,8 @@ def test_residual_encoders_equal_pytorch(dims, salstm, channels, tmp_path):
     assert_equal_outputs(graph, network, x[1])
 
 
-@pytest.mark.slow
-def test_large_slices_in_turn(monkeypatch, tmp_path):
-    monkeypatch.setattr(slice_salstm, "LARGE_SLICE", 0)
+@pytest.mark.nightly
+def test_the_end_slice_again_beyond_the_ends(tmp_path):
     torch.manual_seed(0)
     layer = SliceSALSTM(SALSTM(4, 4, 3, 3, module="B"), boundary="replicate").eval()
     x = torch.randn(2, 1, 4, 3, 6, 6)

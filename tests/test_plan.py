@@ -12,15 +12,15 @@ import torch
 from presets import PRESETS, as_residual_encoder, build, name_of, plans_of, tiny
 from scipy.stats import spearmanr
 
-from nnunetv2_salstm.bench.presets import PRESETS as SHIPPED
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.config import SALSTMConfig
-from nnunetv2_salstm.errors import SalstmError
-from nnunetv2_salstm.plan.drawing import draw_network
-from nnunetv2_salstm.plan.fit import Fit, Training
-from nnunetv2_salstm.plan.memory import REFERENCE_GB, REFERENCE_VALUES, MemoryEstimate
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.fit import Fit, Training
+from nnunetv2_salstm.host.memory import REFERENCE_GB, REFERENCE_VALUES, MemoryEstimate
+from nnunetv2_salstm.host.presets import PRESETS as SHIPPED
+from nnunetv2_salstm.host.trainer_names import TrainerName
 from nnunetv2_salstm.plans import add_to_plans, architecture_of
-from nnunetv2_salstm.trainers import TrainerName
+from nnunetv2_salstm.reporting.network_drawing import draw_network
 
 DATASET = "Dataset123_Test"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -72,7 +72,7 @@ def test_a_grafted_model_predicts_validates_and_goes_on(host):
     stock = checkpoint(host, "nnUNetTrainer", "nnUNetPlans")
     grafted = checkpoint(host, trainer, "nnUNetPlans")
     host.run(
-        f"nnUNetv2_salstm graft {stock.parents[1]} -o results --trainer {trainer}",
+        f"nnUNetv2_salstm graft {stock.parents[1]} -o results -tr {trainer}",
         predict(host, "nnUNetTrainer", "nnUNetPlans", "by_stock"),
         predict(host, trainer, "nnUNetPlans", "by_grafted"),
     )
@@ -108,7 +108,7 @@ def test_a_grafted_checkpoint_starts_a_new_training(host):
     out = host.root / "grafted"
     grafted = out / host.dataset(NUMBER).name / f"{trainer}__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth"
     printed = host.run(
-        f"nnUNetv2_salstm graft {stock} -o {out} --trainer {trainer}",
+        f"nnUNetv2_salstm graft {stock} -o {out} -tr {trainer}",
         f"nnUNetv2_train {NUMBER} 3d_fullres 0 -tr {trainer} -device cpu -pretrained_weights {grafted}",
     )
     assert f"-pretrained_weights {grafted}" in printed  # as graft advises

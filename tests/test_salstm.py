@@ -8,7 +8,7 @@ import pytest
 import torch
 from closeness import assert_close, gradients
 
-from nnunetv2_salstm.nn import SALSTM, ConvLSTMCell, StateValue, winograd
+from nnunetv2_salstm.nn import SALSTM, ConvLSTMCell, StateValue
 
 GOLDEN = sorted((Path(__file__).parent / "data").glob("*.npz"))
 
@@ -40,13 +40,9 @@ def load_golden(path: Path) -> tuple[SALSTM, dict[str, torch.Tensor]]:
     return layer, {name: torch.from_numpy(value) for name, value in values.items()}
 
 
-@pytest.mark.parametrize("by_tiles", [False, True], ids=["plain", "by tiles"])
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_equals_the_authors_layer(path, by_tiles, monkeypatch):
+def test_equals_the_authors_layer(path):
     layer, golden = load_golden(path)
-    if by_tiles:  # as large slices are convolved on the CPU
-        monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
-        monkeypatch.setattr(winograd, "LEAST_OUTPUT", 1)
     state = {key.removeprefix("state/"): value for key, value in golden.items() if key.startswith("state/")}
     assert layer.load_authors_state_dict(state) == 0
     inputs = {name: golden[f"in/{name}"].requires_grad_() for name in ("prev", "cur", "next")}

@@ -1,5 +1,6 @@
 """The trainers: names, what they set, and what they refuse."""
 
+import ast
 import pickle
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_salstm import neighbours, networks, trainers
-from nnunetv2_salstm.augmentation import OneDrawForAllFrames
+from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm.evaluation.runs import TrainingLog
+from nnunetv2_salstm.host import frames as neighbours
+from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
+from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName
+from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import salstm_of
-from nnunetv2_salstm.trainers import SALSTMTrainerMixin, TrainerName, get_trainer
+from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
+from nnunetv2_salstm_autoload import trainers_folder
 
 
 @pytest.mark.parametrize(
@@ -40,6 +46,18 @@ def test_names(name, expected):
     assert issubclass(trainer, nnUNetTrainer)
     assert get_trainer(name) is trainer
     assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+def test_the_source_that_nnunet_reads_names_the_trainers():
+    source = (Path(trainers_folder()) / "nnunetv2_salstm_trainers.py").read_text()
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    assert [node.name for node in classes] == list(METHODS) == list(DESCRIPTIONS)
+    assert {ast.unparse(base) for node in classes for base in node.bases} == {"nnUNetTrainer"}
+    shown: dict = {"__name__": "nnunetv2_salstm_trainers"}
+    exec(source, shown)
+    for name in METHODS:
+        assert name not in shown
+        assert shown["__getattr__"](name) is get_trainer(name)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +151,10 @@ def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make("nnUNetTrainerSALSTMOff_seed5")
     trainer.on_train_start()
-    assert f"Seed 5 fixes the start of the weights {says}" in Path(trainer.log_file).read_text()
+    log = Path(trainer.log_file).read_text()
+    assert f"Seed 5 fixes the start of the weights {says}" in log
+    assert f": nnU-Net {describe_nnunet()}" in log
+    assert TrainingLog.read(Path(trainer.output_folder)).nnunet == {describe_nnunet()}
 
 
 def test_values_in_the_plans_configure_the_modules(make):

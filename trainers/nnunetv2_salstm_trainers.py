@@ -1,4 +1,4 @@
-"""Shows nnU-Net the trainers of nnunetv2_salstm, whose names are too many to list.
+"""Shows nnU-Net the trainers of nnunetv2_salstm.
 
 nnU-Net imports every module in the folders that nnUNet_extTrainer names and asks it for the trainer by name. This one
 must not fail where the package is missing: a process of another environment may have inherited the variable.
@@ -6,8 +6,24 @@ must not fail where the package is missing: a process of another environment may
 
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 _PREFIXES = ("nnUNetTrainerSALSTM", "nnUNetTrainerBDCLSTM")
+
+if TYPE_CHECKING:
+    # For editors, and for tools that list trainers by the class statements in these files. What is imported comes from
+    # __getattr__, as suffixes make more names than can be listed.
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    class nnUNetTrainerSALSTM_A(nnUNetTrainer): ...
+
+    class nnUNetTrainerSALSTM_B(nnUNetTrainer): ...
+
+    class nnUNetTrainerBDCLSTM(nnUNetTrainer): ...
+
+    class nnUNetTrainerSALSTMConvControl(nnUNetTrainer): ...
+
+    class nnUNetTrainerSALSTMOff(nnUNetTrainer): ...
 
 
 def __getattr__(name):

@@ -1,12 +1,12 @@
 """The SA-LSTM modules: torch and einops only, usable in any network."""
 
 from nnunetv2_salstm.nn.attention import GatedStateAttention, StateAttention, StateValue
-from nnunetv2_salstm.nn.block import SALSTMBlock
+from nnunetv2_salstm.nn.block import SALSTMBlock, reset_blocks
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import ConvLSTMCell, ConvLSTMState
-from nnunetv2_salstm.nn.frame_block import FrameBlock
+from nnunetv2_salstm.nn.frames import FrameBlock
 from nnunetv2_salstm.nn.salstm import SALSTM
-from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+from nnunetv2_salstm.nn.slices import SliceSALSTM
 
 __all__ = [
     "SALSTM",
@@ -19,4 +19,5 @@ __all__ = [
     "SliceSALSTM",
     "StateAttention",
     "StateValue",
+    "reset_blocks",
 ]

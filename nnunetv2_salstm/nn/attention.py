@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
-from nnunetv2_salstm.nn.precision import widened, without_autocast
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
 
 FORMS = ("authors", "centred", "correlation")
 # A channel that is not correlated with another then has e^10 times less weight than the best there could be.
@@ -71,7 +71,8 @@ class StateAttention(nn.Module):
         """Returns s, the factor of the logits for N pixels."""
         if self.tau is not None:
             return self.tau / pixels
-        return (self.attention_size or pixels) ** -0.5
+        scale: float = (self.attention_size or pixels) ** -0.5
+        return scale
 
     def matrix(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the attention matrix softmax(s Q K^T), (B, C, C), rows summing to one, from 2Q and 2K, (B, C, N).
@@ -81,7 +82,7 @@ class StateAttention(nn.Module):
         pixels = query.shape[-1]
         if self.form == "correlation":
             query, key = (layer_norm(x, (pixels,)) for x in (query, key))
-            return (query @ key.transpose(-1, -2) * (widened(self.temperature) / pixels)).softmax(dim=-1)
+            return (query @ key.transpose(-1, -2) * (to_float32(self.temperature) / pixels)).softmax(dim=-1)
         if self.form == "centred":
             key = key - key.mean(-1, keepdim=True)
         # Safe in float32 only, and never narrower here: the sum over pixels is large.
@@ -93,7 +94,7 @@ class StateAttention(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the attention matrix, (B, C, C), and V, (B, C, N), whose product is Y."""
-        c, f, g, h = (widened(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
+        c, f, g, h = (to_float32(x).flatten(2) for x in (state.c, state.f, state.g, state.h))
         query, key, value = self.gate(c + f, g + h, h)
         return self.matrix(query, key), value
 
@@ -101,7 +102,8 @@ class StateAttention(nn.Module):
         """Returns Y, (B, C, *S), from the states of the last step."""
         with without_autocast(state.h):
             matrix, value = self.factors(state)
-            return (matrix @ value).unflatten(-1, state.h.shape[2:])
+            attended: Tensor = (matrix @ value).unflatten(-1, state.h.shape[2:])
+            return attended
 
 
 class GatedStateAttention(StateAttention):
@@ -137,8 +139,8 @@ class GatedStateAttention(StateAttention):
     def gate(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # One product for the three gates: (3C, C) times (B, C, N).
         linears = (self.q_matrix, self.k_matrix, self.v_matrix)
-        weight = widened(torch.cat([linear.weight for linear in linears]))
-        bias = widened(torch.cat([linear.bias for linear in linears]))
+        weight = to_float32(torch.cat([linear.weight for linear in linears]))
+        bias = to_float32(torch.cat([linear.bias for linear in linears]))
         gates = torch.baddbmm(bias.unsqueeze(-1), weight.expand(value.shape[0], -1, -1), value)
         lq, lk, lv = gates.chunk(3, dim=1)
         return query * lq, key * lk, value * lv
@@ -152,7 +154,7 @@ class StateValue(nn.Module):
 
     def factors(self, state: ConvLSTMState) -> tuple[Tensor, Tensor]:
         """Returns the identity, (C, C), and h, (B, C, N)."""
-        value = widened(state.h).flatten(2)
+        value = to_float32(state.h).flatten(2)
         return torch.eye(value.shape[1], dtype=value.dtype, device=value.device), value
 
     def forward(self, state: ConvLSTMState) -> Tensor:

@@ -1,17 +1,18 @@
 """The residual block that puts a layer on a coarser grid of a feature map."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunetv2_salstm.nn.cells import add_to_cells, average_cells
 from nnunetv2_salstm.nn.conv_control import ConvControl
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, mix_channels
-from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.slice_salstm import SliceSALSTM
+from nnunetv2_salstm.nn.pooling import add_upsampled, average_pool
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
+from nnunetv2_salstm.nn.slices import SliceSALSTM
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -34,7 +35,8 @@ class SALSTMBlock(nn.Module):
             of slope 1e-2); 0 makes the block the identity.
 
     Raises:
-        ValueError: if the layer does not return `channels` channels, a stride is below 1, or initial_gain negative.
+        ValueError: if the layer is another one or does not return `channels` channels, a stride is below 1 or a single
+            number, or initial_gain negative.
 
     Example:
         >>> import torch
@@ -50,16 +52,23 @@ class SALSTMBlock(nn.Module):
         self,
         channels: int,
         layer: SliceSALSTM | ConvControl,
-        stride: tuple[int, ...],
+        stride: Sequence[int],
         norm: nn.Module | None = None,
         initial_gain: float = 0.0,
     ):
         super().__init__()
+        if not isinstance(layer, (SliceSALSTM, ConvControl)):
+            raise ValueError(
+                f"layer must be a SliceSALSTM or a ConvControl, got {type(layer).__name__}; a SALSTM is wrapped as "
+                "SliceSALSTM(layer)"
+            )
         returned = layer.output_convolution.out_channels
         if returned != channels:
             raise ValueError(f"layer must return {channels} channels as x has, got {returned}")
-        if len(stride) not in CONVOLUTIONS or min(stride) < 1:
-            raise ValueError(f"stride must be 1 to 3 lengths of at least 1 voxel, got {stride}")
+        if not isinstance(stride, Sequence) or len(stride) not in CONVOLUTIONS or min(stride) < 1:
+            raise ValueError(
+                f"stride must be 1 to 3 lengths of at least 1 voxel, one for each spatial axis of x, got {stride}"
+            )
         if not initial_gain >= 0:
             raise ValueError(f"initial_gain must be at least 0, got {initial_gain}")
         self.initial_gain = initial_gain
@@ -93,18 +102,14 @@ class SALSTMBlock(nn.Module):
             nn.init.zeros_(weight)
         nn.init.zeros_(self.layer.output_convolution.bias)
 
-    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
-        """Returns x with the layer's contribution added, (B, channels, *S).
-
-        Args:
-            x: (B, channels, *S).
-            inplace: overwrite x; for inference, where no gradient needs it.
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x, (B, channels, *S), with the layer's contribution added.
 
         Raises:
             ValueError: if x has other channels or axes than the block.
         """
         self.check(x)
-        return add_to_cells(x, self.contribution(x), self.stride, inplace)
+        return add_upsampled(x, self.contribution(x), self.stride)
 
     def check(self, x: Tensor) -> None:
         """Checks channels and axes of x.
@@ -123,19 +128,20 @@ class SALSTMBlock(nn.Module):
         The sum with the skip is not counted: no gradient needs it, so that it has gone when memory is fullest.
         """
         cells = math.prod(math.ceil(size / length) for size, length in zip(input_size, self.stride, strict=True))
-        coarse_channels = self.reduce.out_channels + self.layer.feature_map_channels
+        coarse_channels: int = self.reduce.out_channels + self.layer.feature_map_channels
         return cells * coarse_channels
 
     def contribution(self, x: Tensor) -> Tensor:
         """Returns what the block adds to the voxels of each cell, (B, channels, *ceil(S / stride))."""
-        coarse = average_cells(x, self.stride)
+        coarse = average_pool(x, self.stride)
         with without_autocast(x):
             reduced = mix_channels(coarse, self.reduce.weight, self.reduce.bias)
             return self.apply_layer(self.normalise(reduced))
 
     def apply_layer(self, x: Tensor) -> Tensor:
         """Returns the layer's output on the coarse grid, (B, channels, *S), from its input, (B, in_channels, *S)."""
-        return self.layer(x)
+        output: Tensor = self.layer(x)
+        return output
 
     def normalise(self, x: Tensor) -> Tensor:
         """Returns norm(x), or only its affine part where the grid is a single cell."""
@@ -146,8 +152,19 @@ class SALSTMBlock(nn.Module):
             x = x if weight is None else x.to(weight.dtype)
             if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
                 # Groups of one channel: the same, in one operation instead of several.
-                return widened(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
-            return widened(self.norm(x))
+                return to_float32(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
+            return to_float32(self.norm(x))
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)
+
+
+def reset_blocks(network: nn.Module) -> None:
+    """Draws every block's parameters anew and makes it what it is at the start.
+
+    For networks that initialise all of their convolutions, those of the blocks with them, as some do at the end of
+    their constructor: the blocks then are no identities any more.
+    """
+    for module in network.modules():
+        if isinstance(module, SALSTMBlock):
+            module.reset_parameters()

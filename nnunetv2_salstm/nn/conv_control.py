@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS
-from nnunetv2_salstm.nn.precision import widened
+from nnunetv2_salstm.nn.precision import to_float32
 
 
 class ConvControl(nn.Module):
@@ -78,5 +78,6 @@ class ConvControl(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, out_channels, *S) from (B, in_channels, *S), in the dtype of the weights."""
-        x = F.leaky_relu(self.first(widened(x).to(self.conv.weight.dtype)), 1e-2)
-        return self.conv(F.leaky_relu(self.second(x), 1e-2))
+        x = F.leaky_relu(self.first(to_float32(x).to(self.conv.weight.dtype)), 1e-2)
+        output: Tensor = self.conv(F.leaky_relu(self.second(x), 1e-2))
+        return output

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_salstm.nn.precision import widened, without_autocast
-from nnunetv2_salstm.nn.winograd import convolve_by_tiles, is_faster
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
@@ -25,18 +24,17 @@ class ConvLSTMState(NamedTuple):
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """Convolves x, `(B, C, *S)`, with an odd kernel so that the size S is kept."""
-    weight, bias = widened(weight), None if bias is None else widened(bias)
-    if groups == 1 and is_faster(x, weight):
-        return convolve_by_tiles(x, weight, bias)
+    weight, bias = to_float32(weight), None if bias is None else to_float32(bias)
     padding = [(size - 1) // 2 for size in weight.shape[2:]]
     return _CONVOLVE[x.dim() - 2](x, weight, bias, padding=padding, groups=groups)
 
 
 def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolves x, `(B, C, *S)`, with a kernel of one voxel, as a matrix product: faster on small grids."""
-    weight, bias = widened(weight).flatten(1), widened(bias)
+    weight, bias = to_float32(weight).flatten(1), to_float32(bias)
     mixed = torch.baddbmm(bias.unsqueeze(-1), weight.expand(x.shape[0], -1, -1), x.flatten(2))
-    return mixed.unflatten(-1, x.shape[2:])
+    output: Tensor = mixed.unflatten(-1, x.shape[2:])
+    return output
 
 
 def next_state(gates: Tensor, c: Tensor | None, channel_dim: int = 1) -> ConvLSTMState:
@@ -106,7 +104,7 @@ class ConvLSTMCell(nn.Module):
                 f"x must be (B, {self.in_channels}, *S) with {self.spatial_dims} spatial axes, got {tuple(x.shape)}"
             )
         with without_autocast(x):
-            return self.step(self.input_half(widened(x)), state)
+            return self.step(self.input_half(to_float32(x)), state)
 
     def input_half(self, x: Tensor) -> Tensor:
         """Returns what x, (B, in_channels, *S), contributes to the gates, (B, 4 hidden, *S), bias included."""

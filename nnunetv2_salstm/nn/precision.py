@@ -16,12 +16,12 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
 _CAN_ASK = hasattr(torch.amp, "is_autocast_available")
 
 
-def widened(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """Returns x in float32 if it is narrower (float16, bfloat16), else x itself."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which operations on x's device keep the dtype of their inputs."""
     device = x.device.type
     if device not in _AUTOCAST_DEVICES or (_CAN_ASK and not torch.is_autocast_enabled(device)):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nnunetv2_salstm.nn.attention import Attention, GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import CONVOLUTIONS, ConvLSTMCell, ConvLSTMState, convolve
-from nnunetv2_salstm.nn.precision import widened, without_autocast
+from nnunetv2_salstm.nn.precision import to_float32, without_autocast
 
 MODULES: dict[str, type[StateAttention]] = {"A": StateAttention, "B": GatedStateAttention}
 
@@ -49,7 +49,8 @@ class DirectionNet(nn.Module):
             for layer, cell in enumerate(self.cells):
                 state = cell(x, states[layer])
                 states[layer], x = state, state.h
-        return self.attention(states[-1])
+        attended: Tensor = self.attention(states[-1])
+        return attended
 
 
 class SALSTM(nn.Module):
@@ -147,9 +148,9 @@ class SALSTM(nn.Module):
                     f"{name} must have the shape of cur, got {tuple(neighbour.shape)} and {tuple(cur.shape)}"
                 )
         with without_autocast(cur):
-            current = widened(cur)
-            forward = self.forward_net([current] if prev is None else [widened(prev), current])
-            reverse = self.reverse_net([current] if next is None else [widened(next), current])
+            current = to_float32(cur)
+            forward = self.forward_net([current] if prev is None else [to_float32(prev), current])
+            reverse = self.reverse_net([current] if next is None else [to_float32(next), current])
             return self.join(torch.cat([forward, reverse], dim=1), cur.dtype)
 
     def load_authors_state_dict(self, state_dict: Mapping[str, Tensor]) -> int:

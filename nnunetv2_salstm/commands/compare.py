@@ -1,0 +1,510 @@
+"""compare trainings or predictions case by case: verdicts, metrics, cost
+
+Two questions, two answers: do these trained networks differ, over cases; and do the methods differ that made them,
+over trainings with other seeds and folds? Results are those that nnU-Net leaves behind. The first trainer is the
+baseline; runs that differ only in _seed<S> are one method.
+
+    compare -d 27 -c 3d_fullres -tr nnUNetTrainer nnUNetTrainerSALSTM_A nnUNetTrainerSALSTM_B --html report.html
+    compare --reference LABELS -i vanilla=DIR ours=DIR
+"""
+
+import argparse
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2_salstm.commands.options import add_option
+from nnunetv2_salstm.host.datasets import find_dataset
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json, require_writable, written_whole
+
+if TYPE_CHECKING:
+    from nnunetv2_salstm.evaluation.comparison import Comparison
+    from nnunetv2_salstm.evaluation.examples import Example
+    from nnunetv2_salstm.evaluation.metrics import Labels
+    from nnunetv2_salstm.evaluation.results import Endpoint
+    from nnunetv2_salstm.evaluation.runs import Method, Run
+    from nnunetv2_salstm.reporting import comparison as shown
+
+METRICS = ("dice", "iou", "hd95", "nsd", "volume_error")
+SURFACE = ("hd95", "nsd")
+MONAI = 'pip install "nnunetv2-salstm[compare]"'
+DEFAULT_PROCESSES = 8
+# Of images that are no volumes, which say nothing of millimetres.
+PIXELS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the comparison."""
+    trainings = parser.add_argument_group("trainings")
+    add_option(trainings, "-d")
+    add_option(trainings, "-c")
+    add_option(trainings, "-p")
+    add_option(trainings, "-tr", many=True, help="the first is what others are compared with")
+    add_option(trainings, "-f", many=True, help="default: all of the first trainer")
+    trainings.add_argument("--bench", type=Path, metavar="FILE", help="JSON of bench, for times and memory")
+    folders = parser.add_argument_group("predictions of any method")
+    folders.add_argument("-i", nargs="+", metavar="NAME=DIR", dest="predictions", help="the first is the baseline")
+    folders.add_argument("--reference", type=Path, metavar="LABELS", help="folder of reference segmentations")
+    folders.add_argument("--dataset-json", type=Path, metavar="FILE", help="nnU-Net's (default: found in the folders)")
+    folders.add_argument(
+        "--images", type=Path, metavar="DIR", help="of the cases, for --html (default: none are shown)"
+    )
+    question = parser.add_argument_group("what is asked")
+    question.add_argument(
+        "--primary",
+        default="dice",
+        metavar="METRIC[:LABEL]",
+        help="endpoint of the verdicts (%(default)s), the mean over labels unless one is named",
+    )
+    question.add_argument(
+        "--margin", type=float, help="differences within are equivalent (default: 0.005, of distances 0.5)"
+    )
+    question.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        metavar="METRIC",
+        help=f"of {', '.join(METRICS)} (default: all; without MONAI those without surfaces)",
+    )
+    question.add_argument(
+        "--tolerance",
+        nargs="+",
+        default=[],
+        metavar="MM",
+        help="of the surface Dice, for all labels or as LABEL=MM (default: 2)",
+    )
+    question.add_argument(
+        "--groups", type=Path, metavar="CSV", help="columns case and group: the patient of each image, the unit then"
+    )
+    question.add_argument(
+        "--subgroups", nargs="+", metavar=("CSV", "COLUMN"), help="column case and another, e.g. the diagnosis"
+    )
+    question.add_argument(
+        "--published", type=Path, metavar="CSV", help="columns case and dice: somebody else's scores, to stand beside"
+    )
+    question.add_argument("--common-only", action="store_true", help="compare on the cases that all methods have")
+    output = parser.add_argument_group("output")
+    output.add_argument("--all", action="store_true", dest="everything", help="print the details too")
+    output.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures and a gallery of cases")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write everything for programs")
+    output.add_argument("--csv", type=Path, metavar="FILE", help="write a row for each training, case and label")
+    output.add_argument("--latex", type=Path, metavar="FILE", help="write a table for a paper (booktabs)")
+    add_option(output, "-np", help=f"processes that score cases (default: at most {DEFAULT_PROCESSES})")
+    output.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where scores are kept (default: nnunetv2_salstm in the user's cache)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the comparison, prints its report and writes what was asked for.
+
+    Raises:
+        SalstmError: for results that are missing, unfinished or do not fit together, or files that cannot be read; at
+            the end also if a file could not be scored.
+    """
+    from nnunetv2_salstm.reporting.comparison import comparison_document, comparison_latex
+    from nnunetv2_salstm.reporting.document import to_html, to_terminal
+
+    require_writable([arguments.json, arguments.csv, arguments.latex, arguments.html])
+    task = _task_of_trainers(arguments) if arguments.dataset is not None else _task_of_folders(arguments)
+    comparison, methods, examples = _compare(arguments, task)
+    found = _shown(comparison, methods, examples)
+    print(to_terminal(comparison_document(found, arguments.everything, figures=False)))
+    writers = (
+        (arguments.json, comparison.to_json),
+        (arguments.csv, comparison.to_csv),
+        (arguments.latex, lambda: comparison_latex(found)),
+        (arguments.html, lambda: to_html(comparison_document(found))),
+    )
+    for file, text in writers:
+        if file is not None:
+            with written_whole(file) as unfinished:
+                unfinished.write_text(text())
+            print(f"Written: {file}")
+    if not arguments.everything:
+        print("Labels, other metrics, p-values, trainings: --all prints them, --html shows them on a page.")
+    if comparison.failures:
+        raise SalstmError(
+            f"{len(comparison.failures)} predictions could not be scored, the first: {comparison.failures[0]}"
+        )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is compared: runs, the folder of references, nnU-Net's dataset.json, and where images are, by case."""
+
+    title: str
+    runs: "list[Run]"
+    references: Path
+    dataset_json: dict[str, Any]
+    configuration: str | None
+    images: dict[str, Path]
+
+
+def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
+    from nnunetv2_salstm.evaluation.runs import runs_of_trainers
+
+    if arguments.reference is not None or arguments.predictions:
+        raise SalstmError("give either a data set (-d) with -tr, or --reference with -i, not both")
+    if not arguments.configuration:
+        raise SalstmError("a data set needs the configuration too; add for example: -c 3d_fullres")
+    trainers = list(dict.fromkeys(arguments.trainers or ()))
+    if len(trainers) < 2:
+        raise SalstmError("-tr must name at least two trainers, the first of which the others are compared with")
+    results = find_dataset("nnUNet_results", arguments.dataset)
+    runs = runs_of_trainers(
+        results.parent, results.name, arguments.configuration, arguments.plans, trainers, arguments.folds
+    )
+    references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
+    model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
+    dataset_json = _read_dataset_json(model / "dataset.json")
+    images = _raw_images(results.name, dataset_json) if arguments.html else {}
+    title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
+    return _Task(title, runs, references, dataset_json, arguments.configuration, images)
+
+
+def _task_of_folders(arguments: argparse.Namespace) -> _Task:
+    from nnunetv2_salstm.evaluation.runs import runs_of_folders
+
+    if arguments.reference is None or not arguments.predictions:
+        raise SalstmError(
+            "give a data set, as in: compare -d 27 -c 3d_fullres -tr FIRST SECOND; "
+            "or --reference LABELS with -i NAME=DIR NAME=DIR"
+        )
+    named = {}
+    for text in arguments.predictions:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder or name in named:
+            raise SalstmError(f"-i must be NAME=DIR, each name once, got {text!r}")
+        named[name] = Path(folder)
+    if len(named) < 2:
+        raise SalstmError("-i must name at least two folders, the first of which the others are compared with")
+    if not arguments.reference.is_dir():
+        raise SalstmError(f"--reference {arguments.reference}: there is no such folder")
+    runs = runs_of_folders(named)
+    # nnU-Net leaves one with its predictions, and next to the reference in a raw data set.
+    candidates = [*(folder / "dataset.json" for folder in named.values()), arguments.reference.parent / "dataset.json"]
+    if arguments.dataset_json is not None:
+        candidates = [arguments.dataset_json]
+    found = [file for file in candidates if file.is_file()]
+    if not found:
+        raise SalstmError(
+            "which labels there are is not known, as none of the folders has a dataset.json; "
+            "give nnU-Net's with --dataset-json"
+        )
+    dataset_json = _read_dataset_json(found[0])
+    images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
+    return _Task(_versus(runs), runs, arguments.reference, dataset_json, None, images)
+
+
+def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, list[Method], list[Example]]":
+    from importlib.metadata import version
+
+    from nnunetv2_salstm.evaluation.comparison import Comparison
+    from nnunetv2_salstm.evaluation.confounders import confounders, runs_table
+    from nnunetv2_salstm.evaluation.cost import cost_of
+    from nnunetv2_salstm.evaluation.examples import find_examples
+    from nnunetv2_salstm.evaluation.metrics import Labels
+    from nnunetv2_salstm.evaluation.predictions import find_predictions, read_case_table, read_published
+    from nnunetv2_salstm.evaluation.results import Results, ScoredCase, results_table
+    from nnunetv2_salstm.evaluation.runs import methods_of, overlap_of
+    from nnunetv2_salstm.evaluation.scoring import Scoring, default_cache, score_cases
+    from nnunetv2_salstm.evaluation.verdicts import FIVE_FOLDS
+    from nnunetv2_salstm.host.trainer_names import are_one_method, split_seed
+    from nnunetv2_salstm.host.versions import package_versions
+
+    ending = task.dataset_json["file_ending"]
+    labels = Labels.of_dataset(task.dataset_json)
+    if not labels.values:
+        raise SalstmError("dataset.json has no label but the background; there is nothing to compare")
+    # All arguments before the long work, as a mistake in them should show at once.
+    metrics, without = _metrics(arguments)
+    endpoint = _endpoint(arguments, labels, metrics)
+    reader = _reader(task.dataset_json, task.references, ending)
+    scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), reader, any(m in SURFACE for m in metrics))
+    found, unlike = find_predictions(task.runs, task.references, ending, arguments.common_only)
+    names = list(dict.fromkeys(prediction.case.name for prediction in found))
+    groups = {} if arguments.groups is None else read_case_table(arguments.groups, "--groups", "group", names)
+    subgroups = _subgroups(arguments.subgroups, names)
+    published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
+    methods = methods_of(task.runs)
+    if len(methods) < 2:
+        raise SalstmError(f"all runs are of {methods[0].name}; name another trainer to compare with")
+    unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
+    cost = cost_of(methods, arguments.bench)
+    processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
+    scores, failures = score_cases([p.case for p in found], scoring, processes, arguments.cache or default_cache())
+    failed = {failure.case.name for failure in failures}
+    method_of = {run.name: method.name for method in methods for run in method.runs}
+    # A case that one method lacks would make the comparison unpaired.
+    scored = [p for p in found if p.case.name not in failed]
+    if not scored:
+        raise SalstmError(f"no case could be scored: {failures[0]}")
+    table = results_table(
+        (
+            ScoredCase(
+                method_of[p.run.name], p.run.seed, "" if p.fold is None else str(p.fold), p.case.name, scores[p.case]
+            )
+            for p in scored
+        ),
+        groups,
+        metrics,
+    )
+    of_fold = {fold: sum(p.run is task.runs[0] and p.fold == fold for p in found) for fold in task.runs[0].folds}
+    overlap = overlap_of(task.runs, of_fold, len(list(task.references.glob(f"*{ending}"))))
+    first = split_seed(methods[0].name)[0]
+    same = [m.name for m in methods[1:] if are_one_method(split_seed(m.name)[0], first)]
+    results = Results(
+        table,
+        [method.name for method in methods],
+        list(labels.values),
+        metrics,
+        same,
+        FIVE_FOLDS if overlap is None else overlap,
+    )
+    inputs = {
+        "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
+        "reference": _portable(task.references),
+        "runs": {
+            run.name: {str(fold): _portable(folder) for fold, folder in run.predictions.items()} for run in task.runs
+        },
+        "labels": {name: list(values) for name, values in labels.values.items()},
+        "ignored_label": labels.ignore,
+        "tolerances": scoring.tolerances,
+        "reader": scoring.reader,
+        "unit": "pixels" if ending.lower() in PIXELS else "mm",
+    }
+    packages = ("scipy", "pandas", *(["monai"] if scoring.surface else []))
+    comparison = Comparison(
+        task.title,
+        inputs,
+        {method.name: [run.name for run in method.runs] for method in methods},
+        results,
+        endpoint,
+        unlike,
+        cost,
+        [str(failure) for failure in failures],
+        {**package_versions(), **{name: version(name) for name in packages}},
+        runs_table(methods),
+        subgroups,
+        published,
+    )
+    examples: list[Example] = []
+    if arguments.html is not None and "dice" in metrics:
+        files = {(p.run.name, p.case.name): p.case for p in found}
+        first_runs = {method.name: method.runs[0].name for method in methods}
+        examples = find_examples(results, first_runs, files, task.images, scoring)
+    return comparison, methods, examples
+
+
+def _shown(comparison: "Comparison", methods: "Sequence[Method]", examples: "Sequence[Example]") -> "shown.Comparison":
+    """Hands the numbers of a comparison to its report."""
+    import pandas as pd
+
+    from nnunetv2_salstm.evaluation.metrics import METRICS as KNOWN
+    from nnunetv2_salstm.evaluation.runs import curves_table
+    from nnunetv2_salstm.reporting import comparison as shown
+
+    results, endpoint, unit = comparison.results, comparison.endpoint, comparison.inputs["unit"]
+    short = results.short
+
+    def named(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame if frame.empty else frame.assign(method=frame["method"].map(short))
+
+    metrics = {
+        name: shown.Metric(
+            f"{KNOWN[name].title} ({unit})" if KNOWN[name].unit else KNOWN[name].title,
+            2 if KNOWN[name].unit else 4,
+            KNOWN[name].best > 0,
+        )
+        for name in results.metrics
+    }
+    pairs = {
+        (method, label): results.pairs(method, label, endpoint.metric)
+        for method in results.methods[1:]
+        for label in results.all_labels
+    }
+    gaps = [
+        pd.DataFrame({"method": method, "label": label, "difference": found["ours"] - found["theirs"]})
+        for (method, label), found in pairs.items()
+    ]
+    subgroups = results.subgroups(endpoint, comparison.subgroups) if comparison.subgroups else pd.DataFrame()
+    if not subgroups.empty:
+        subgroups = subgroups[["method", "subgroup", "count", "difference", "low", "high", "p_holm"]]
+    return shown.Comparison(
+        comparison.title,
+        comparison.inputs["reference"],
+        (endpoint.title, metrics[endpoint.metric]),
+        metrics,
+        comparison.verdicts().sentences,
+        comparison.confounders,
+        comparison.failures,
+        comparison.overview(),
+        {short[name]: values for name, values in comparison.cost.items()},
+        named(results.summary()),
+        named(results.secondary(endpoint)),
+        named(results.trainings(endpoint)),
+        pd.DataFrame(comparison.trainings),
+        comparison.noise(),
+        named(subgroups),
+        named(results.beside_published(comparison.published)) if comparison.published else pd.DataFrame(),
+        named(pd.concat(gaps)),
+        named(pd.concat([pairs[method, endpoint.label].assign(method=method) for method in results.methods[1:]])),
+        named(curves_table(methods)),
+        comparison.notes(),
+        comparison.inputs["command"],
+        comparison.versions,
+        [_picture(example, short, short[results.baseline]) for example in examples],
+    )
+
+
+def _picture(example: "Example", short: Mapping[str, str], baseline: str) -> "shown.Example":
+    from nnunetv2_salstm.reporting import comparison as shown
+    from nnunetv2_salstm.reporting.overlays import Overlay
+
+    name = short[example.method]
+    areas = {
+        "image": {},
+        "reference": example.reference,
+        f"{baseline}: {example.theirs:.3f}": example.baseline,
+        f"{name}: {example.ours:.3f}": example.prediction,
+    }
+    return shown.Example(
+        f"{example.case}, {name}: Dice {example.ours:.4f}, {example.ours - example.theirs:+.4f} from {baseline}. "
+        "The slice in which the predictions differ most.",
+        example.case,
+        f"{example.case}, slice {example.place[0]} of {example.place[1]}",
+        [
+            Overlay(example.image, title, masks, pixel=example.pixel, window=example.window)
+            for title, masks in areas.items()
+        ],
+        list(example.reference),
+    )
+
+
+def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Returns the metrics that are scored, and a sentence on those that MONAI would have to be there for."""
+    named = set(arguments.metrics or METRICS) | {arguments.primary.partition(":")[0]} & set(METRICS)
+    if importlib.util.find_spec("monai") is not None:
+        return [name for name in METRICS if name in named], []
+    if arguments.metrics is None and arguments.primary.partition(":")[0] not in SURFACE:
+        sentence = f"HD95 and surface Dice are left out, as they are MONAI's, which is not installed: {MONAI}"
+        return [name for name in METRICS if name in named and name not in SURFACE], [sentence]
+    if named & set(SURFACE):
+        raise SalstmError(f"the surface metrics {' and '.join(SURFACE)} are MONAI's; install it with: {MONAI}")
+    return [name for name in METRICS if name in named], []
+
+
+def _endpoint(arguments: argparse.Namespace, labels: "Labels", metrics: Sequence[str]) -> "Endpoint":
+    from nnunetv2_salstm.evaluation.results import MEAN, Endpoint
+
+    metric, _, label = arguments.primary.partition(":")
+    if metric not in METRICS or (label and label not in (MEAN, *labels.values)):
+        raise SalstmError(
+            f"--primary must be METRIC or METRIC:LABEL, with one of {', '.join(METRICS)} and of "
+            f"{', '.join(labels.values)}, got {arguments.primary!r}"
+        )
+    margin = arguments.margin if arguments.margin is not None else 0.5 if metric == "hd95" else 0.005
+    if not 0 < margin < float("inf"):
+        raise SalstmError(f"--margin must be a positive number, got {arguments.margin:g}")
+    if label in ("", MEAN):
+        label = MEAN if len(labels.values) > 1 else next(iter(labels.values))
+    return Endpoint(metric, label, margin)
+
+
+def _subgroups(texts: Sequence[str] | None, cases: Sequence[str]) -> dict[str, str]:
+    from nnunetv2_salstm.evaluation.predictions import read_case_table
+
+    if texts is None:
+        return {}
+    if len(texts) > 2:
+        raise SalstmError(f"--subgroups takes a CSV file and one of its columns, got {' '.join(texts)}")
+    found = read_case_table(Path(texts[0]), "--subgroups", texts[1] if len(texts) == 2 else None, cases)
+    return {case: found[case] for case in cases}
+
+
+def _tolerances(texts: Sequence[str], labels: "Labels") -> dict[str, float]:
+    """Returns the tolerance of each label from MM or LABEL=MM."""
+    default, special = 2.0, {}
+    for text in texts:
+        name, separator, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 < value < float("inf") or (separator and name not in labels.values):
+            raise SalstmError(
+                f"--tolerance must be MM or LABEL=MM, with a positive number and one of {', '.join(labels.values)}, "
+                f"got {text!r}"
+            )
+        if separator:
+            special[name] = value
+        else:
+            default = value
+    return {name: special.get(name, default) for name in labels.values}
+
+
+def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> str:
+    """Returns the name of the class that nnU-Net reads this data set with."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = next(iter(sorted(references.glob(f"*{ending}"))), None)
+    if example is None:
+        raise SalstmError(f"{references} has no files *{ending}")
+    return determine_reader_writer_from_dataset_json(dict(dataset_json), str(example), verbose=False).__name__
+
+
+def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns the first channel's image of each raw training case, {} where the raw data are not there any more."""
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    try:
+        folder = find_dataset("nnUNet_raw", dataset)
+        found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
+    except (SalstmError, OSError) as error:
+        print(f"The page will show no images: {error}")
+        return {}
+    return {case: Path(files["images"][0]) for case, files in found.items()}
+
+
+def _images_in(folder: Path, ending: str) -> dict[str, Path]:
+    """Returns the images in a folder, named as nnU-Net names its inputs (CASE_0000) or as the case.
+
+    Raises:
+        SalstmError: if there are none.
+    """
+    files = sorted(folder.glob(f"*{ending}"))
+    if not files:
+        raise SalstmError(f"--images {folder} has no files *{ending}")
+    named = {file.name.removesuffix(ending): file for file in files}
+    return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
+
+
+def _read_dataset_json(file: Path) -> dict[str, Any]:
+    values = read_json(file, "a data set")
+    missing = [key for key in ("labels", "file_ending") if key not in values]
+    if missing:
+        raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
+    return values
+
+
+def _versus(runs: "Sequence[Run]") -> str:
+    from nnunetv2_salstm.evaluation.runs import methods_of, short_names
+
+    baseline, *others = short_names([method.name for method in methods_of(runs)]).values()
+    return f"{', '.join(others)} against {baseline}"
+
+
+def _portable(path: Path) -> str:
+    """Returns the path with nnU-Net's variable in place of its value, so that a report tells nothing of the machine."""
+    for variable in ("nnUNet_results", "nnUNet_preprocessed"):
+        value = os.environ.get(variable)
+        if value and path.is_relative_to(value):
+            return str(variable / path.relative_to(value))
+    return str(path)

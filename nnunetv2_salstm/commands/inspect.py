@@ -1,0 +1,175 @@
+"""show what a trained model's modules do: sparsity, attention, gates, contributions
+
+Runs a trained model, or two side by side, on images and writes a page with figures: how sparse each stage's features
+are before and after the module, the attention matrices and whether they have collapsed, the gates, and how much each
+module adds to its skip, and where.
+
+    inspect nnUNet_results/Dataset027_ACDC/nnUNetTrainerSALSTM_A__nnUNetPlans__3d_fullres -i imagesTs -o DIR
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2_salstm.commands.options import add_option
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import written_whole
+
+if TYPE_CHECKING:
+    from nnunetv2_salstm.evaluation.inspection import ModelFindings
+    from nnunetv2_salstm.host.models import Model
+    from nnunetv2_salstm.reporting.document import Document
+
+MOST_MODELS = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the inspection."""
+    parser.add_argument(
+        "models",
+        nargs="+",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="nnU-Net's folder of a trained model, TRAINER__PLANS__CONFIGURATION; two are shown side by side",
+    )
+    cases = "folder of images named as for nnUNetv2_predict (CASE_0000), or one of these images for its case only"
+    add_option(parser, "-i", metavar="CASES", required=True, help=cases)
+    add_option(parser, "-o", metavar="DIR", required=True, help="new or empty folder for the page")
+    add_option(parser, "-f", help="fold, or all (default: the first that is finished)")
+    parser.add_argument(
+        "-chk", dest="checkpoint", metavar="NAME", default="checkpoint_final.pth", help="checkpoint (%(default)s)"
+    )
+    add_option(parser, "-device")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the inspection, prints what it found in words and writes page, figures and JSON.
+
+    Raises:
+        SalstmError: for a model or images that cannot be read or do not fit together, a missing device, or a folder
+            that is not empty or cannot be written to.
+    """
+    from nnunetv2_salstm.evaluation.inspection import inspection_json
+    from nnunetv2_salstm.evaluation.subject import Subject, look_at
+    from nnunetv2_salstm.host.cases import find_cases
+    from nnunetv2_salstm.host.models import Model, labels_of
+    from nnunetv2_salstm.host.versions import describe_hardware, package_versions, require_device
+    from nnunetv2_salstm.reporting.document import picture_files, to_html, to_terminal
+    from nnunetv2_salstm.reporting.inspection_figures import ModelMaps, draw_maps
+
+    if len(arguments.models) > MOST_MODELS:
+        raise SalstmError(f"MODEL_FOLDER must be one or two folders, got {len(arguments.models)}")
+    require_device(arguments.device)
+    fold = None if arguments.fold is None else str(arguments.fold)
+    models = [Model.read(folder, fold, arguments.checkpoint) for folder in arguments.models]
+    labels = labels_of(models)
+    _check_pair(models)
+    cases = find_cases(arguments.input, models[0].file_ending)
+    versions = {**package_versions(), **describe_hardware(arguments.device)}
+    command, images = shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]), str(arguments.input)
+    # The folder first, as a mistake in its name should show at once.
+    with _new_folder(arguments.output) as folder:
+        progress = sys.stderr.isatty()
+        subjects = [
+            Subject(model, label, arguments.device, progress) for model, label in zip(models, labels, strict=True)
+        ]
+        findings = [subject.findings for subject in subjects]
+        for subject in subjects:
+            print(f"{subject.findings.label}: {subject.model.folder}, fold {subject.model.fold}", flush=True)
+        maps: dict[str, bytes] = {}
+        for number, case in enumerate(cases, start=1):
+            start = time.monotonic()
+            found = look_at(subjects, case)
+            if found:
+                maps[case.name] = draw_maps(case.name, [ModelMaps(label, **vars(one)) for label, one in found.items()])
+            print(f"case {number} of {len(cases)}, {case.name}: {time.monotonic() - start:.1f} s", flush=True)
+        document = _document(findings, maps, images, command, versions)
+        values = inspection_json(findings, command=command, images=images, made_with=versions)
+        for name, picture in picture_files(document.blocks).items():
+            _write(folder, name, picture)
+        _write(folder, "inspect.json", (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+        _write(folder, "index.html", to_html(document).encode())
+    print(f"\n{to_terminal(document)}")
+    print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
+
+
+def _document(
+    findings: "Sequence[ModelFindings]",
+    maps: dict[str, bytes],
+    images: str,
+    command: str,
+    versions: dict[str, str | int],
+) -> "Document":
+    import pandas
+
+    from nnunetv2_salstm.evaluation.inspection import COLLAPSED
+    from nnunetv2_salstm.reporting.inspection import inspection_document
+
+    about = [
+        {
+            "model": model.label,
+            **{name: value for name, value in model.about.items() if name != "folder"},
+            "modules": model.salstm["module"] if model.salstm else "none",
+        }
+        for model in findings
+    ]
+    return inspection_document(
+        pandas.concat([model.frame() for model in findings], ignore_index=True),
+        about,
+        {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
+        maps,
+        [sentence for model in findings for sentence in model.words()],
+        images=images,
+        collapsed=COLLAPSED,
+        command=command,
+        versions=versions,
+    )
+
+
+def _check_pair(models: "Sequence[Model]") -> None:
+    first, *others = models
+    for other in others:
+        for name, ours, theirs in (
+            ("input channels", first.input_channels, other.input_channels),
+            ("file ending", first.file_ending, other.file_ending),
+        ):
+            if ours != theirs:
+                raise SalstmError(
+                    f"two models must read the same images, but their {name} differ: {ours} of {first.folder.name} and "
+                    f"{theirs} of {other.folder.name}"
+                )
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yields a folder that becomes `out` when it is complete; an interrupted one is removed.
+
+    Raises:
+        SalstmError: if it is there and not empty, or cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
+            folder = stack.enter_context(written_whole(out.absolute()))
+            folder.mkdir()
+        except OSError as error:
+            raise _cannot_write(out, error) from error
+        yield folder
+
+
+def _write(folder: Path, name: str, content: bytes) -> None:
+    try:
+        (folder / name).write_bytes(content)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> SalstmError:
+    return SalstmError(f"-o {folder} cannot be written to: {error.strerror}; free some room, or choose another folder")

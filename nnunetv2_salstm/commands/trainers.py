@@ -1,0 +1,80 @@
+"""list the trainers for nnUNetv2_train -tr, their suffixes, and what they take on a data set
+
+trainers                         what each trainer is
+trainers -d 27 -c 3d_fullres     parameters and memory in the plans of a data set, against the stock network
+trainers --path                  the folder for nnUNet_extTrainer, where the installation could not name it itself
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnunetv2_salstm.commands.options import add_option
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, SUFFIXES
+from nnunetv2_salstm_autoload import trainers_folder
+
+if TYPE_CHECKING:
+    from nnunetv2_salstm.host.trainer_sizes import TrainerSize
+
+STOCK = next(name for name, salstm in METHODS.items() if salstm is None)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the data set to measure on, and the folder in place of the list."""
+    what = parser.add_mutually_exclusive_group()
+    add_option(what, "-d", help="planned data set, by number or name; needs -c")
+    what.add_argument("--path", action="store_true", help="print the folder with the trainers, and nothing else")
+    add_option(parser, "-c", help="configuration of its plans, e.g. 3d_fullres; needs -d")
+    add_option(parser, "-p", help="name of its plans (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the list.
+
+    Raises:
+        SalstmError: if the installation lacks the folder, or the data set, its plans or the configuration are missing.
+    """
+    if arguments.path:
+        print(_folder())
+        return
+    if (arguments.dataset is None) != (arguments.configuration is None):
+        raise SalstmError("-d and -c go together: give for example -d 27 -c 3d_fullres, or neither")
+    width = max(map(len, DESCRIPTIONS))
+    for name, text in DESCRIPTIONS.items():
+        print(f"{name:{width}}  {text}")
+    print("\nSuffixes, all optional, in this order:")
+    width = max(map(len, SUFFIXES))
+    for suffix, text in SUFFIXES.items():
+        print(f"    {suffix:{width}}  {text}")
+    print(f"For example: nnUNetv2_train DATASET 3d_fullres 0 -tr {next(iter(METHODS))}_skips_50epochs_seed1")
+    if arguments.dataset is not None:
+        from nnunetv2_salstm.host.configurations import plans_of_dataset
+        from nnunetv2_salstm.host.trainer_sizes import trainer_sizes
+
+        (plan,) = plans_of_dataset(arguments.dataset, arguments.plans, [arguments.configuration])
+        print(f"\nOn {plan.name}, plans {arguments.plans}; memory for training as nnU-Net estimates it:\n")
+        print(_table(trainer_sizes(plan)))
+
+
+def _folder() -> str:
+    folder = trainers_folder()
+    if folder is None:
+        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
+    return folder
+
+
+def _table(sizes: Sequence["TrainerSize"]) -> str:
+    import pandas
+
+    from nnunetv2_salstm.reporting.tables import Table, markdown_table
+
+    (stock,) = (size for size in sizes if size.trainer == STOCK)
+    frame = pandas.DataFrame({
+        "trainer": [size.trainer for size in sizes],
+        "parameters (M)": [size.parameters / 1e6 for size in sizes],
+        "x stock": [size.parameters / stock.parameters for size in sizes],
+        "memory (GB)": [size.gigabytes for size in sizes],
+        "memory x stock": [size.gigabytes / stock.gigabytes for size in sizes],
+    })  # fmt: skip
+    return markdown_table(Table(frame, formats=dict.fromkeys(frame.columns[1:], ".2f")))

@@ -1,0 +1,163 @@
+"""What converters have in common: a case that reads itself, and a collection of cases found in a folder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile, Geometry, whole_numbers
+
+# What lies beside the cases of a data set: licences, citations, tables, archives, what file managers leave.
+_BESIDES = (
+    *(".txt", ".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".csv", ".tsv", ".xls", ".xlsx", ".json"),
+    *(".xml", ".yaml", ".cfg", ".ini", ".db", ".md5", ".sha256", ".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z"),
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A case in memory: volumes (D, H, W) with their geometry, or pictures (H, W, 3) without one.
+
+    Args:
+        images: one for each file that nnU-Net reads, all of one size.
+        label: (D, H, W) or (H, W), None for a test case without one.
+        geometry: None for pictures.
+        remarks: what was mended, in words that are the same for all cases that it is true of.
+    """
+
+    images: tuple[NDArray, ...]
+    label: NDArray[np.uint8] | None
+    geometry: Geometry | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case(ABC):
+    """A case of nnU-Net's dataset.
+
+    Args:
+        name: nnU-Net's case identifier.
+        group: patient or sequence; a group is never divided between training and validation.
+        stratum: what the folds are balanced over, e.g. the disease.
+        test: belongs to imagesTs, not imagesTr.
+    """
+
+    name: str
+    group: str
+    stratum: str
+    test: bool
+
+    @abstractmethod
+    def read(self) -> Content:
+        """Reads and checks the case's files.
+
+        Raises:
+            BadFile: if one cannot be read or breaks a rule.
+        """
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What was found in the official folder of a data set, and how nnU-Net's dataset.json describes it.
+
+    Args:
+        name: of nnU-Net's dataset, without its number.
+        channels: of one slice or frame; nnU-Net chooses the normalisation by these names.
+        neighbours: the channels of the previous and the next slice or frame follow.
+        grouping: what the groups of the cases are, in the singular.
+        cases: all that are complete.
+        problems: why other cases are not, each naming a file and a rule.
+        remarks: sentences for the summary.
+        options: what else decides on the result, JSON values.
+    """
+
+    name: str
+    licence: str
+    reference: str
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]
+    file_ending: str
+    grouping: str
+    cases: list[Case]
+    problems: list[str]
+    neighbours: bool = False
+    remarks: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def map_labels(values: NDArray, mapping: Mapping[int, int], file: Path) -> NDArray[np.uint8]:
+    """Returns the labels that a mapping makes of the values of a file.
+
+    Raises:
+        BadFile: if there is a value that the mapping does not have.
+    """
+    values = whole_numbers(values, file)
+    unknown = np.unique(values[~np.isin(values, list(mapping))]).tolist()
+    if unknown:
+        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise BadFile(f"{file}: label values must be among {_listed(mapping)}, got {shown}")
+    table = np.zeros(max(mapping) + 1, np.uint8)
+    table[list(mapping)] = list(mapping.values())
+    return table[values]
+
+
+def count_values(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns how often each value from 0 to 255 occurs."""
+    # Slice by slice, as bincount makes an eight times larger copy.
+    return np.sum([np.bincount(part.ravel(), minlength=256) for part in labels], axis=0)
+
+
+def without_duplicates(cases: Iterable[tuple[Case, Path]], problems: list[str]) -> list[Case]:
+    """Returns the cases, found with these files, in the order of their names.
+
+    A name that occurs more than once is a problem: which of them is meant is not known, so that none is returned.
+    """
+    found: dict[str, list[tuple[Case, Path]]] = {}
+    for case, file in cases:
+        found.setdefault(case.name, []).append((case, file))
+    for name, same in found.items():
+        if len(same) > 1:
+            files = " and ".join(str(file) for _, file in same)
+            problems.append(f"{files}: {name} must be there once, got {len(same)}; remove all but one")
+    return [same[0][0] for _, same in sorted(found.items()) if len(same) == 1]
+
+
+def entries(folder: Path) -> list[Path]:
+    """Returns what is in a folder, sorted, without hidden files such as macOS leaves; nothing if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def left_over(folder: Path, known: Container[Path], rule: str) -> list[str]:
+    """Returns a problem for each file or folder in a folder that is not known, but for documents and archives.
+
+    Args:
+        folder: of the data set.
+        known: what the converter reads, or leaves out for a reason of its own.
+        rule: what the names must be.
+    """
+    return [
+        f"{path}: {rule}, got {path.name}{'/' if path.is_dir() else ''}"
+        for path in entries(folder)
+        if path not in known and (path.is_dir() or (path.suffix and not path.name.lower().endswith(_BESIDES)))
+    ]
+
+
+def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:
+    """Returns the error for a folder that is not the official one."""
+    names = [path.name + "/" * path.is_dir() for path in entries(folder)]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return SalstmError(f"-i {folder} must be the folder of {what}, with {expected}; found {shown or 'nothing'}")
+
+
+def _listed(values: Iterable[int]) -> str:
+    numbers: Sequence[int] = sorted(values)
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,105 @@
+"""Volumes in NIfTI files."""
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from nnunetv2_salstm.converters.case import Case, Content, map_labels
+from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.host.images import NIFTI, BadFile, Geometry, Volume, placed_like, read_volume
+
+ENDING = ".nii.gz"
+_REORDERED = (
+    "the mask's axes run otherwise than its image's, its voxels were put into the image's order, place by place in the "
+    "world"
+)
+_SHEARED = "the axes in a header are not quite at right angles, the nearest right angles were written"
+
+
+@dataclass(frozen=True)
+class VolumeCase(Case):
+    """A case of one image and, unless it is a test case without, one label file.
+
+    Args:
+        mapping: the labels to write for the values in the file.
+        neighbours: the previous and next slices become further images.
+    """
+
+    image: Path
+    label: Path | None
+    mapping: Mapping[int, int]
+    neighbours: bool
+
+    def read(self) -> Content:
+        """Reads and checks the case's files."""
+        volume = read_volume(self.image)
+        remarks = [_SHEARED] if volume.sheared else []
+        label = None
+        if self.label is not None:
+            mask = read_volume(self.label)
+            values = placed_like(mask, volume)
+            if values is None:
+                raise BadFile(f"{self.label}: {_difference(mask, volume)}")
+            if not np.array_equal(values, mask.values):
+                remarks.append(_REORDERED)
+            label = map_labels(values, self.mapping, self.label)
+        images = with_neighbours(volume.values) if self.neighbours else (volume.values,)
+        return Content(images, label, volume.geometry, tuple(remarks))
+
+
+def volume_files(folder: Path, name: str) -> list[Path]:
+    """Returns the NIfTI files of a name, compressed or not, of which there should be one."""
+    return [file for ending in NIFTI if (file := folder / f"{name}{ending}").is_file()]
+
+
+def write_volume(volume: NDArray, geometry: Geometry, file: Path) -> None:
+    """Writes a volume (D, H, W).
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    try:
+        sitk.WriteImage(image, str(file), useCompression=True)
+        # On a full disk SimpleITK writes what has room, and says nothing.
+        with gzip.open(file) as content:
+            while content.read(1 << 24):
+                pass
+    except (RuntimeError, EOFError) as error:
+        raise OSError(f"{file}: not all of it could be written") from error
+
+
+def _difference(mask: Volume, image: Volume) -> str:
+    """Returns the rule of their places in the world that a mask breaks, its size first."""
+    if sorted(mask.values.shape) != sorted(image.values.shape):
+        return f"the mask must have its image's size, {_size(image)} voxels, got {_size(mask)}"
+    if not np.allclose(sorted(mask.geometry.spacing), sorted(image.geometry.spacing), rtol=1e-3):
+        return f"the mask must have its image's spacing, {image.geometry.spacing} mm, got {mask.geometry.spacing}"
+    return (
+        "the mask must lie where its image lies; "
+        + "; ".join(
+            f"{name} {_numbers(theirs)} of the image, {_numbers(ours)} of the mask"
+            for name, theirs, ours in (
+                ("origin", image.geometry.origin, mask.geometry.origin),
+                ("direction", image.geometry.direction, mask.geometry.direction),
+            )
+            if not np.allclose(theirs, ours, atol=1e-6)
+        )
+        + "; if the voxels belong together all the same, give the mask its image's header"
+    )
+
+
+def _size(volume: Volume) -> str:
+    return " x ".join(map(str, volume.values.shape))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.7g}' for value in values)})"

@@ -1,0 +1,274 @@
+"""A comparison as a whole, and its JSON file: written for programs, read back for studies."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_salstm.evaluation.metrics import SURFACE
+from nnunetv2_salstm.evaluation.results import Endpoint, Results, long_table, wide_table
+from nnunetv2_salstm.evaluation.statistics import FEWEST, POINT
+from nnunetv2_salstm.evaluation.verdicts import UNDECIDED, Answer, Compared, Verdicts
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, what was found, and what a reader has to know before believing it.
+
+    Attributes:
+        title: what was compared.
+        inputs: command, reference, runs, labels, ignored_label, tolerances, reader, unit of distances.
+        runs: names of the runs of each method.
+        results: the scores.
+        endpoint: the primary one.
+        confounders: sentences on what else than the network differs between the methods.
+        cost: by method and quantity.
+        failures: predictions that could not be scored, with the reason.
+        versions: of the packages.
+        trainings: what is known of every training: trainer, fold, epochs, torch, device, nnU-Net.
+        subgroups: the subgroup of each case, {} without.
+        published: somebody else's Dice by case, {} without.
+    """
+
+    title: str
+    inputs: dict[str, Any]
+    runs: dict[str, list[str]]
+    results: Results
+    endpoint: Endpoint
+    confounders: list[str]
+    cost: dict[str, dict[str, float]]
+    failures: list[str]
+    versions: dict[str, str]
+    trainings: list[dict[str, str]] = field(default_factory=list)
+    subgroups: dict[str, str] = field(default_factory=dict)
+    published: dict[str, float] = field(default_factory=dict)
+
+    def verdicts(self) -> Verdicts:
+        """Returns what is said of networks and methods in the primary endpoint."""
+        return self.results.verdicts(self.endpoint)
+
+    def overview(self) -> pd.DataFrame:
+        """Returns a row for each method, named as readers call it, with the columns that reports show."""
+        verdicts, results = self.verdicts(), self.results
+        summary = results.summary().set_index(["method", "label", "metric"])
+        values = results.values(self.endpoint.label, self.endpoint.metric)
+        finite = values[np.isfinite(values["value"])]
+        # Between seeds, each over all its folds.
+        seeds = finite.groupby(["method", "seed"])["value"].mean().groupby("method").std()
+        rows = []
+        for name in results.methods:
+            row: dict[str, Any] = {
+                "method": results.short[name],
+                "difference": math.nan,
+                "methods_difference": math.nan,
+            }
+            row |= {
+                what: summary.loc[(name, self.endpoint.label, self.endpoint.metric), what]
+                for what in ("mean", "spread")
+            }
+            row["seed_spread"] = seeds.get(name, math.nan)
+            for metric in SURFACE:
+                if metric in results.metrics and metric != self.endpoint.metric:
+                    row[metric] = summary.loc[(name, results.all_labels[0], metric), "mean"]
+            if name in verdicts.compared:
+                found = verdicts[name]
+                row |= {"difference": found.networks.difference, "methods_difference": found.methods.difference}
+                row |= asdict(found.pairs)
+            for question in ("networks", "methods"):
+                answer = getattr(verdicts[name], question) if name in verdicts.compared else None
+                row |= {f"{question}_{column}": value for column, value in _columns(answer).items()}
+            if verdicts.ranks:
+                rank = verdicts.ranks[name]
+                row |= {"rank": rank.rank, "rank_low": rank.low, "rank_high": rank.high, "first": rank.first}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def noise(self) -> pd.DataFrame:
+        """Returns a row for each pair of trainings of one method: method, first, second, difference, low, high."""
+        rows = [
+            (found.method, found.first, found.second, gap.difference, gap.low, gap.high)
+            for found in self.verdicts().repeats
+            for gap in (found.networks,)
+        ]
+        return pd.DataFrame(rows, columns=["method", "first", "second", "difference", "low", "high"])
+
+    def notes(self) -> list[str]:
+        """Returns what the numbers mean, one line each."""
+        results, unit = self.results, self.inputs["unit"]
+        short = results.short[results.baseline]
+        notes = [f"{results.short[name]} is {', '.join(self.runs[name])}." for name in results.methods]
+        notes += [
+            "Means are over cases, over the trainings of a case first. Both masks empty: undefined, left out and "
+            "counted. One empty: Dice, IoU and surface Dice 0, HD95 infinite, counted, left out of means and ranked "
+            "worst.",
+            f"Difference: method minus {short}, paired, over cases that both have.",
+            "These networks: Student's t over "
+            + ("groups of cases" if results.groups else "cases")
+            + "; its interval is what other cases would change. Where differences are infinite, p is Wilcoxon's.",
+            "The methods: over pairs of trainings of equal fold and seed, the corrected resampled t test (Nadeau and "
+            f"Bengio 2003) with n_test / n_train = {results.overlap:.3g}; its interval is what other trainings would "
+            f"change. At least {FEWEST} pairs.",
+            "p (Holm): in the primary endpoint corrected over the methods, separately for both questions; of other "
+            "labels and metrics over all rows of a metric. Intervals are not corrected.",
+            "False claim: the probability that better, or worse, is false, from the t distribution of the difference "
+            "(Christodoulou et al. 2025; for trainings Corani and Benavoli 2015).",
+            f"Equivalent: two one-sided tests show the difference to be within {self.endpoint.margin:g}. No difference "
+            "shown is not equal.",
+            f"Moved: {'groups' if results.groups else 'cases'} that are more than {POINT:g} better or worse.",
+            "Noise (A/A): trainings of one method, which differ by chance alone.",
+        ]
+        if "hd95" in results.metrics:
+            tolerances = ", ".join(f"{name} {value:g} {unit}" for name, value in self.inputs["tolerances"].items())
+            notes.append(
+                "HD95: 95th percentile of surface distances, the larger of both directions. Surface Dice: share of "
+                f"both surfaces within {tolerances}."
+            )
+        if "volume_error" in results.metrics:
+            notes.append("Volume error: |prediction - reference| / reference.")
+        return notes
+
+    def to_json(self) -> str:
+        """Returns everything for programs; infinite values are "inf", undefined ones null."""
+        verdicts, results = self.verdicts(), self.results
+        wide = wide_table(results.table)
+        values = {
+            "format": FORMAT,
+            "title": self.title,
+            "inputs": self.inputs,
+            "baseline": results.baseline,
+            "methods": {
+                name: {
+                    "short": results.short[name],
+                    "runs": self.runs[name],
+                    "same_as_baseline": name in results.same_as_baseline,
+                }
+                for name in results.methods
+            },
+            "endpoint": asdict(self.endpoint),
+            "overlap": results.overlap,
+            "sentences": verdicts.sentences,
+            "verdicts": {name: _verdict(found) for name, found in verdicts.compared.items()},
+            "repeats": [asdict(repeat) for repeat in verdicts.repeats],
+            "ranks": {name: asdict(rank) for name, rank in verdicts.ranks.items()},
+            "confounders": self.confounders,
+            "failures": self.failures,
+            "cost": self.cost,
+            "summary": _records(results.summary()),
+            "secondary": _records(results.secondary(self.endpoint)),
+            "subgroups": _records(results.subgroups(self.endpoint, self.subgroups)) if self.subgroups else [],
+            "subgroup_of_case": self.subgroups,
+            "beside_published": _records(results.beside_published(self.published)) if self.published else [],
+            "published": self.published,
+            "trainings": self.trainings,
+            "scores": {"columns": list(wide.columns), "rows": [_plain(row) for row in wide.to_numpy().tolist()]},
+            "versions": self.versions,
+        }
+        return json.dumps(_plain(values), indent=1, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Returns a row for each training, case and label; infinite values are inf, undefined ones empty."""
+        wide = wide_table(self.results.table)
+        voxels = [name for name in wide.columns if name.endswith("_voxels")]
+        text: str = wide.astype(dict.fromkeys(voxels, int)).to_csv(index=False, lineterminator="\n")
+        return text
+
+    @classmethod
+    def read(cls, file: Path) -> "Comparison":
+        """Reads a file of `nnUNetv2_salstm compare --json`.
+
+        Raises:
+            SalstmError: if it cannot be read, is damaged or of another format.
+        """
+        values = read_json(file, "a comparison")
+        if values.get("format") != FORMAT:
+            raise SalstmError(
+                f"{file} must be a comparison of format {FORMAT}, got {values.get('format')}; make it anew with: "
+                "nnUNetv2_salstm compare"
+            )
+        try:
+            return cls._of(values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SalstmError(f"{file} is damaged: {type(error).__name__} {error}") from None
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> "Comparison":
+        columns = values["scores"]["columns"]
+        wide = pd.DataFrame([[_number(v) for v in row] for row in values["scores"]["rows"]], columns=columns)
+        results = Results(
+            long_table(wide),
+            list(values["methods"]),
+            list(dict.fromkeys(wide["label"])),
+            list(dict.fromkeys(row["metric"] for row in values["summary"])),
+            [name for name, method in values["methods"].items() if method["same_as_baseline"]],
+            values["overlap"],
+        )
+        return cls(
+            values["title"],
+            values["inputs"],
+            {name: method["runs"] for name, method in values["methods"].items()},
+            results,
+            Endpoint(**values["endpoint"]),
+            values["confounders"],
+            values["cost"],
+            values["failures"],
+            values["versions"],
+            values["trainings"],
+            values["subgroup_of_case"],
+            values["published"],
+        )
+
+
+def _columns(answer: Answer | None) -> dict[str, Any]:
+    if answer is None:
+        names = ("low", "high", "p", "p_holm", "false_claim", "count")
+        return {"verdict": "", "equivalence": "", **dict.fromkeys(names, math.nan)}
+    return {
+        "verdict": answer.verdict,
+        "equivalence": answer.equivalence,
+        "low": answer.low,
+        "high": answer.high,
+        "p": None if answer.verdict == UNDECIDED else answer.estimate.p,
+        "p_holm": answer.p,
+        "false_claim": answer.false_claim,
+        "count": answer.estimate.count,
+    }
+
+
+def _verdict(found: Compared) -> dict[str, Any]:
+    values = asdict(found)
+    for question in ("networks", "methods"):
+        answer = getattr(found, question)
+        values[question]["equivalence"] = answer.equivalence
+        estimate = values[question].pop("estimate")
+        # Those of the answer are corrected, and what the verdict is from.
+        for name in ("p", "p_equivalent"):
+            estimate[f"{name}_uncorrected"] = estimate.pop(name)
+        values[question] |= estimate
+    return values
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value as JSON can hold it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
+def _number(value: Any) -> Any:
+    return math.inf if value == "inf" else math.nan if value is None else value

@@ -1,0 +1,137 @@
+"""Which predictions are compared: the files of all runs, paired with their references, and tables about the cases."""
+
+import csv
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.evaluation.runs import Run
+from nnunetv2_salstm.evaluation.scoring import Case
+from nnunetv2_salstm.host.errors import SalstmError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A case as a run predicted it."""
+
+    run: Run
+    fold: int | str | None
+    case: Case
+
+
+def find_predictions(
+    runs: Sequence[Run], references: Path, ending: str, common_only: bool
+) -> tuple[list[Prediction], list[str]]:
+    """Returns every prediction, and a sentence for each run in which others lack cases.
+
+    Raises:
+        SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
+    """
+    found: dict[str, dict[str, Prediction]] = {}
+    for run in runs:
+        cases: dict[str, Prediction] = {}
+        for fold, folder in run.predictions.items():
+            for file in sorted(folder.glob(f"*{ending}")):
+                name = file.name.removesuffix(ending)
+                if name in cases:
+                    raise SalstmError(
+                        f"{run.name} has {name} in the folds {cases[name].fold} and {fold}; name folds that do not "
+                        "overlap with -f"
+                    )
+                cases[name] = Prediction(run, fold, Case(name, references / file.name, file))
+        if not cases:
+            raise SalstmError(f"{run.name} has no predictions (*{ending}) in {listed(run.predictions.values())}")
+        found[run.name] = cases
+    names = sorted({name for cases in found.values() for name in cases})
+    missing = {run: [name for name in names if name not in cases] for run, cases in found.items()}
+    common = [name for name in names if all(name in cases for cases in found.values())]
+    if not common:
+        raise SalstmError(
+            "the runs have no case in common: "
+            + "; ".join(f"{run} has for example {next(iter(cases))}" for run, cases in found.items())
+        )
+    lacking = [f"{run} lacks {listed(cases)}" for run, cases in missing.items() if cases]
+    if lacking and not common_only:
+        raise SalstmError(f"{'; '.join(lacking)}. To compare on the {len(common)} common cases, add --common-only")
+    unknown = [name for name in common if not (references / f"{name}{ending}").is_file()]
+    if unknown:
+        raise SalstmError(
+            f"{references} has no reference for {listed(unknown)}; are these the predictions of another data set?"
+        )
+    folds = [{name: cases[name].fold for name in common} for cases in found.values()]
+    if any(fold != folds[0] for fold in folds):
+        lacking.append("The splits differ: cases are in other folds")
+    return [cases[name] for cases in found.values() for name in common], [f"{sentence}." for sentence in lacking]
+
+
+def read_case_table(file: Path, option: str, column: str | None, cases: Collection[str] = ()) -> dict[str, str]:
+    """Returns a column of a CSV file by its column case.
+
+    Args:
+        file: with the column case.
+        option: of the command line, for errors.
+        column: which; None for the only one beside case.
+        cases: that the file must name.
+
+    Raises:
+        SalstmError: if it cannot be read, or lacks a column or a case.
+    """
+    try:
+        with file.open(newline="") as text:
+            reader = csv.DictReader(text)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no text with comma-separated values"
+        raise SalstmError(f"{option} {file} cannot be read: {reason}") from None
+    columns = list(reader.fieldnames or [])
+    others = [name for name in columns if name != "case"]
+    if column is None and len(others) != 1:
+        raise SalstmError(f"{option} {file} has the columns {listed(columns)}; name the one that is meant after it")
+    wanted = column or others[0]
+    absent = [name for name in ("case", wanted) if name not in columns]
+    if absent:
+        raise SalstmError(f"{option} {file} must have the columns case and {wanted}, it lacks {listed(absent)}")
+    found = {row["case"]: row[wanted] for row in rows}
+    lacking = sorted(set(cases) - found.keys())
+    if lacking:
+        example = f"; it names for example {next(iter(found))}" if found else ""
+        raise SalstmError(f"{option} {file} must name the {wanted} of every case, it lacks {listed(lacking)}{example}")
+    empty = [case for case in (cases or found) if not found[case]]
+    if empty:
+        raise SalstmError(f"{option} {file} has no {wanted} for {listed(empty)}")
+    return found
+
+
+def read_published(file: Path, cases: Collection[str]) -> tuple[dict[str, float], str]:
+    """Returns somebody else's Dice by case, and a sentence on the cases that are not there, "" if all are.
+
+    Raises:
+        SalstmError: if the file cannot be read, has no Dice between 0 and 1, or none of the cases.
+    """
+    texts = read_case_table(file, "--published", "dice")
+    found: dict[str, float] = {}
+    for case, text in texts.items():
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise SalstmError(f"--published {file}: dice must be a number from 0 to 1, got {text!r} for {case}")
+        found[case] = value
+    shared = [case for case in cases if case in found]
+    if not shared:
+        raise SalstmError(
+            f"--published {file} names none of the cases, it has for example {next(iter(found), 'none')}, "
+            f"these results {next(iter(cases))}"
+        )
+    lacking = [case for case in cases if case not in found]
+    sentence = f"{file.name} lacks {listed(lacking)}: {len(shared)} of {len(list(cases))} cases are beside it."
+    return {case: found[case] for case in shared}, sentence if lacking else ""
+
+
+def listed(items: Iterable[Any], most: int = 5) -> str:
+    """Returns the first items and how many more there are."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

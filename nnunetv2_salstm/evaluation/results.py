@@ -1,0 +1,280 @@
+"""The scores of all methods as one table, and what follows from it."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_salstm.evaluation.metrics import METRICS, Scores
+from nnunetv2_salstm.evaluation.runs import short_names
+from nnunetv2_salstm.evaluation.statistics import ALPHA, count_pairs, differences, estimate, holm
+from nnunetv2_salstm.evaluation.verdicts import BETTER, FIVE_FOLDS, MARGIN, NOT_SHOWN, WORSE, Verdicts, compare_methods
+
+# The label that stands for the mean over all labels.
+MEAN = "mean"
+TRAINING = ["method", "seed", "fold"]
+KEYS = [*TRAINING, "case", "group", "label"]
+VOXELS = ("reference_voxels", "predicted_voxels")
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """A case as a training predicted it; seed and fold are "" where there is none."""
+
+    method: str
+    seed: str
+    fold: str
+    case: str
+    scores: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What is compared first, and what counts as equal.
+
+    Attributes:
+        metric, label: which values; the label "mean" is the mean over all.
+        margin: differences within are equivalent.
+    """
+
+    metric: str = "dice"
+    label: str = MEAN
+    margin: float = MARGIN
+
+    @property
+    def title(self) -> str:
+        """What sentences call it."""
+        title = METRICS[self.metric].title
+        return f"mean {title}" if self.label == MEAN else f"{title} of {self.label}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The scores of all trainings.
+
+    Attributes:
+        table: a row for each score: method, seed, fold, case, group, label, metric, value. Infinite values are inf,
+            undefined ones nan; of volume errors the magnitude. The label "mean" is the mean over the labels that are
+            defined. Groups are "" where cases stand for themselves.
+        methods: their names, the baseline first.
+        labels: names of the labels that were scored.
+        metrics: names of the metrics that were scored.
+        same_as_baseline: methods that are the baseline trained again.
+        overlap: n_test / n_train of the trainings.
+    """
+
+    table: pd.DataFrame
+    methods: list[str]
+    labels: list[str]
+    metrics: list[str]
+    same_as_baseline: list[str] = field(default_factory=list)
+    overlap: float = FIVE_FOLDS
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that others are compared with."""
+        return self.methods[0]
+
+    @cached_property
+    def short(self) -> dict[str, str]:
+        """What methods are called in tables and figures, by name."""
+        return short_names(self.methods)
+
+    @property
+    def all_labels(self) -> list[str]:
+        """The mean over labels, where there are several, and each label."""
+        return [MEAN, *self.labels] if len(self.labels) > 1 else self.labels
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """The group of each case, {} where cases stand for themselves."""
+        once = self.table.drop_duplicates("case")
+        groups = dict(zip(once["case"].astype(str), once["group"].astype(str), strict=True))
+        return groups if any(groups.values()) else {}
+
+    @property
+    def cases(self) -> int:
+        """How many cases there are."""
+        return int(self.table["case"].nunique())
+
+    @cached_property
+    def by_case(self) -> pd.DataFrame:
+        """Values by case, means over the trainings: a column for each method; rows by label, metric, case and group."""
+        shown = self.table[self.table["metric"].isin(METRICS)]
+        keys = ["label", "metric", "case", "group", "method"]
+        means = shown.groupby(keys)["value"].mean().unstack("method")
+        return means[self.methods]
+
+    def column(self, method: str, label: str, metric: str) -> pd.Series:
+        """Returns a method's values by case and group, means over the trainings."""
+        found: pd.Series = self.by_case.xs((label, metric), level=("label", "metric"))[method]
+        return found
+
+    def values(self, label: str, metric: str) -> pd.DataFrame:
+        """Returns the values of all trainings: method, seed, fold, case, value."""
+        chosen = (self.table["label"] == label) & (self.table["metric"] == metric)
+        return self.table.loc[chosen, [*TRAINING, "case", "value"]]
+
+    def pairs(
+        self, method: str, label: str, metric: str, cases: Collection[str] | None = None, by_unit: bool = False
+    ) -> pd.DataFrame:
+        """Returns the columns ours and theirs by case, or by unit, for the cases in which both are defined.
+
+        Args:
+            method: whose values are ours.
+            label, metric: which values.
+            cases: which, all by default.
+            by_unit: means over the cases of each group, where there are groups.
+        """
+        sides = {"ours": self.column(method, label, metric), "theirs": self.column(self.baseline, label, metric)}
+        both = pd.DataFrame(sides).dropna()
+        if cases is not None:
+            both = both[both.index.get_level_values("case").isin(list(cases))]
+        if by_unit and self.groups:
+            return both.groupby("group").mean()
+        return both.droplevel("group")
+
+    def verdicts(self, endpoint: Endpoint) -> Verdicts:
+        """Returns both answers about every method in the primary endpoint."""
+        metric = METRICS[endpoint.metric]
+        return compare_methods(
+            self.values(endpoint.label, endpoint.metric),
+            baseline=self.baseline,
+            groups=self.groups or None,
+            margin=endpoint.margin,
+            higher_is_better=metric.best > 0,
+            overlap=self.overlap,
+            same_as_baseline=self.same_as_baseline,
+            names=self.short,
+            endpoint=endpoint.title,
+            digits=2 if metric.unit else 4,
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Returns mean and spread over the finite cases, and how many are finite, infinite and undefined."""
+        rows = []
+        for method in self.methods:
+            for label in self.all_labels:
+                for metric in self.metrics:
+                    values = self.column(method, label, metric)
+                    finite = values[np.isfinite(values)]
+                    infinite = int(np.isinf(values).sum())
+                    counts = (len(finite), infinite, len(values) - len(finite) - infinite)
+                    spread = finite.std() if len(finite) > 1 else np.nan
+                    rows.append((method, label, metric, finite.mean(), spread, *counts))
+        return pd.DataFrame(
+            rows, columns=["method", "label", "metric", "mean", "spread", "finite", "infinite", "undefined"]
+        )
+
+    def secondary(self, endpoint: Endpoint) -> pd.DataFrame:
+        """Returns every label and metric but the primary endpoint: networks over units, corrected within the metric."""
+        rows = []
+        for metric in self.metrics:
+            for method in self.methods[1:]:
+                for label in self.all_labels:
+                    if (metric, label) != (endpoint.metric, endpoint.label):
+                        rows.append(
+                            {"method": method, "label": label, "metric": metric, **self._row(method, label, metric)}
+                        )
+        return _corrected(rows, ["metric"], self.same_as_baseline)
+
+    def _row(self, method: str, label: str, metric: str, cases: Collection[str] | None = None) -> dict[str, object]:
+        pairs = self.pairs(method, label, metric, cases, by_unit=True)
+        ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
+        higher = METRICS[metric].best > 0
+        return {**asdict(estimate(ours, theirs, higher)), **asdict(count_pairs(differences(ours, theirs), higher))}
+
+    def trainings(self, endpoint: Endpoint) -> pd.DataFrame:
+        """Returns the mean of the primary endpoint over the finite cases of each training, and their number."""
+        values = self.values(endpoint.label, endpoint.metric)
+        finite = values[np.isfinite(values["value"])]
+        grouped = finite.groupby(TRAINING, sort=False)["value"]
+        return pd.DataFrame({"mean": grouped.mean(), "cases": grouped.count()}).reset_index()
+
+    def subgroups(self, endpoint: Endpoint, members: Mapping[str, str]) -> pd.DataFrame:
+        """Returns the networks' difference within each subgroup of cases, corrected over all of them.
+
+        Args:
+            endpoint: the primary one.
+            members: the subgroup of each case.
+        """
+        rows: list[dict[str, object]] = []
+        for method in self.methods[1:]:
+            for subgroup in sorted(set(members.values())):
+                cases = [case for case, name in members.items() if name == subgroup]
+                found = self._row(method, endpoint.label, endpoint.metric, cases)
+                rows.append({"method": method, "subgroup": subgroup, **found})
+        return _corrected(rows, [], self.same_as_baseline)
+
+    def beside_published(self, published: Mapping[str, float]) -> pd.DataFrame:
+        """Returns every method's mean Dice beside somebody else's on the cases that both have."""
+        rows = []
+        for method in self.methods:
+            ours = self.column(method, self.all_labels[0], "dice").droplevel("group").dropna()
+            shared = [case for case in ours.index if case in published]
+            theirs = [published[case] for case in shared]
+            found = estimate(ours[shared].to_numpy(), theirs)
+            means = {"mean": float(ours[shared].mean()), "published": float(np.mean(theirs))}
+            gap = {"difference": found.difference, "low": found.low, "high": found.high}
+            rows.append({"method": method, "cases": len(shared), **means, **gap})
+        return pd.DataFrame(rows)
+
+
+def results_table(cases: Iterable[ScoredCase], groups: Mapping[str, str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Returns the table of `Results` from scored cases, in their order.
+
+    Args:
+        cases: as they were scored.
+        groups: the group of each case, {} where cases stand for themselves.
+        metrics: which are kept.
+    """
+    columns = [*metrics, *VOXELS]
+    rows: list[list[object]] = []
+    for case in cases:
+        for label, scores in case.scores.items():
+            values = (getattr(scores, name) for name in columns)
+            rows.append([case.method, case.seed, case.fold, case.case, groups.get(case.case, ""), label, *values])
+    wide = pd.DataFrame(rows, columns=[*KEYS, *columns])
+    return long_table(wide)
+
+
+def long_table(wide: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each score, of labels and then of their means, from a table with a column for each metric."""
+    columns = [name for name in wide.columns if name not in KEYS]
+    wide = wide.astype(dict.fromkeys(columns, float))
+    if "volume_error" in columns:
+        wide["volume_error"] = wide["volume_error"].abs()  # errors of both signs must not cancel in means
+    table = wide.melt(KEYS, columns, var_name="metric", value_name="value")
+    if wide["label"].nunique() > 1:
+        metrics = [name for name in columns if name not in VOXELS]
+        means = wide.groupby([*TRAINING, "case", "group"], sort=False)[metrics].mean().reset_index()
+        means.insert(len(KEYS) - 1, "label", MEAN)
+        table = pd.concat([table, means.melt(KEYS, metrics, var_name="metric", value_name="value")], ignore_index=True)
+    return table
+
+
+def wide_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a column for each metric, without the means over the labels."""
+    of_labels = table if table["label"].nunique() == 1 else table[table["label"] != MEAN]
+    metrics = list(dict.fromkeys(of_labels["metric"]))
+    wide = of_labels.pivot(index=KEYS, columns="metric", values="value")[metrics]
+    # Pivoting sorts.
+    order = pd.MultiIndex.from_frame(of_labels.loc[of_labels["metric"] == metrics[0], KEYS])
+    return wide.loc[order].rename_axis(columns=None).reset_index()
+
+
+def _corrected(rows: list[dict[str, object]], within: Sequence[str], same: Sequence[str]) -> pd.DataFrame:
+    """Adds p after Holm's correction, A/A pairs left out, and the verdict about the networks."""
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame["p_holm"] = frame["p"].astype(float)
+    planned = frame[~frame["method"].isin(list(same)) & frame["p"].notna()]
+    for _, family in planned.groupby(list(within)) if within else [("", planned)]:
+        for place, p in holm(family["p"].astype(float).to_dict()).items():
+            frame.loc[place, "p_holm"] = p
+    shown = (frame["p_holm"] < ALPHA) & (frame["towards"] != 0)
+    frame["verdict"] = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), NOT_SHOWN)
+    return frame

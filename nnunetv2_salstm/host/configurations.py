@@ -1,0 +1,93 @@
+"""What is benchmarked: one configuration of nnU-Net plans, wherever it comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.host.datasets import find_dataset
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
+from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """A configuration of nnU-Net plans under the name it has in the report."""
+
+    name: str
+    plans: dict[str, Any]
+    configuration: str
+    dataset_json: dict[str, Any]
+
+
+def presets(names: Sequence[str]) -> list[BenchPlan]:
+    """Returns the plans of these presets.
+
+    Raises:
+        SalstmError: if there is none of a name; lists the known ones.
+    """
+    unknown = [name for name in names if name not in PRESETS]
+    if unknown:
+        raise SalstmError(f"--preset must name some of {', '.join(PRESETS)}; got {', '.join(unknown)}")
+    return [BenchPlan(name, *_with_configuration(name)) for name in names]
+
+
+def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> list[BenchPlan]:
+    """Returns configurations of a file of plans, all that have a network by default.
+
+    The dataset.json beside it gives channels and labels. Without one, the channels are as many as the plans normalise,
+    and there is one label: that changes nothing but the last convolutions.
+
+    Raises:
+        SalstmError: if the file is missing or holds no plans, or lacks a configuration; lists those it has.
+    """
+    plans = read_json(file, "plans")
+    known = plans.get("configurations")
+    if not isinstance(known, dict):
+        raise SalstmError(f"{file} holds no nnU-Net plans (no configurations); give a file such as nnUNetPlans.json")
+    unknown = [name for name in configurations or () if name not in known]
+    if unknown:
+        raise SalstmError(f"{file} has the configurations {', '.join(known)}; got {', '.join(unknown)}")
+    dataset_file = file.parent / "dataset.json"
+    dataset_json = read_json(dataset_file, "dataset.json") if dataset_file.is_file() else _assumed_dataset(plans)
+    chosen = configurations or [
+        name for name, values in known.items() if isinstance(values, dict) and _has_network(values, known)
+    ]
+    return [BenchPlan(f"{plans['dataset_name']} {name}", plans, name, dataset_json) for name in chosen]
+
+
+def plans_of_dataset(dataset: str, plans_name: str, configurations: Sequence[str] | None) -> list[BenchPlan]:
+    """Returns configurations of a planned data set.
+
+    Raises:
+        SalstmError: if nnU-Net's folders are not set, or the data set, its plans or a configuration are missing.
+    """
+    if not configurations:
+        raise SalstmError("-d needs the configurations too; add for example: -c 3d_fullres")
+    folder = find_dataset("nnUNet_preprocessed", dataset)
+    return plans_in_file(folder / f"{plans_name}.json", configurations)
+
+
+def _with_configuration(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    plans, dataset_json = load_preset(name)
+    return plans, name_of(PRESETS[name]), dataset_json
+
+
+def _has_network(values: dict[str, Any], known: dict[str, Any]) -> bool:
+    while "architecture" not in values and "UNet_class_name" not in values:
+        parent = known.get(values.get("inherits_from", ""))
+        if parent is None:
+            return False
+        values = parent
+    return True
+
+
+def _assumed_dataset(plans: dict[str, Any]) -> dict[str, Any]:
+    channels = len(plans.get("foreground_intensity_properties_per_channel") or {"0": {}})
+    return {
+        "channel_names": {str(channel): "unknown" for channel in range(channels)},
+        "labels": {"background": 0, "label": 1},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }

@@ -1,0 +1,125 @@
+"""Files and folders: read with clear errors, never left half-written."""
+
+import codecs
+import csv
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.host.errors import SalstmError
+
+
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """Returns the object in a JSON file; `what` names it in errors.
+
+    Raises:
+        SalstmError: if the file is not there, cannot be read or holds no JSON object.
+    """
+    try:
+        values = json.loads(read_text(file))
+    except FileNotFoundError:
+        raise SalstmError(f"there is no file of {what} at {file}") from None
+    except OSError as error:
+        raise SalstmError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SalstmError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise SalstmError(f"{file} holds no {what}")
+    return values
+
+
+def read_text(file: Path) -> str:
+    """Returns a text as editors and spreadsheets write it: UTF-8 or UTF-16, with or without its mark, else Latin-1.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text.
+    """
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise ValueError("it is no text, or a text in another encoding; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file with at least these columns; commas, semicolons or tabs divide them.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text, or lacks a column.
+    """
+    lines = read_text(file).splitlines()
+    first = lines[0] if lines else ""
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    if not set(columns) <= set(names):
+        raise ValueError(f"it must have the columns {' and '.join(columns)}, got {', '.join(names) or 'nothing'}")
+    reader.fieldnames = names
+    try:
+        return [{name: (row[name] or "").strip() for name in names} for row in reader]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def require_writable(files: Iterable[Path | None]) -> None:
+    """Finds out before long work that a result cannot be written after it; None is no file.
+
+    Raises:
+        SalstmError: naming the file.
+    """
+    for file in files:
+        if file is None:
+            continue
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SalstmError(f"{file} cannot be written: {error.strerror}; choose another place") from None
+        if file.is_dir() or not os.access(file.parent, os.W_OK):
+            raise SalstmError(f"{file} cannot be written; choose another place")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a path for a file or folder that becomes `path` when it is complete; an interrupted one is removed."""
+    unfinished = path.with_name(f"unfinished.{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed process left behind.
+    _remove(unfinished)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        _remove(unfinished)
+
+
+def make_once(path: Path, text: str) -> None:
+    """Makes a file, whole, if there is none: of several processes, also on several machines, one does.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    draft = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    draft.write_text(text)
+    try:
+        # Unlike opening and writing, this never shows others an empty file; it works on network file systems.
+        path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

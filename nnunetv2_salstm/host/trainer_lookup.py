@@ -1,0 +1,27 @@
+"""nnU-Net's own search for trainers, where its version has one."""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+
+def find_trainer(name: str) -> type[Any] | None:
+    """Returns the trainer that nnU-Net's commands take for a name, None if they find none.
+
+    nnU-Net 2.8 looks in the folders of nnUNet_extTrainer too, earlier ones only among its own.
+    """
+    try:
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+    except ImportError:  # nnU-Net before 2.8
+        import nnunetv2
+        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+        def find(name: str) -> Any:
+            package = "nnunetv2.training.nnUNetTrainer"
+            return recursive_find_python_class(f"{nnunetv2.__path__[0]}/training/nnUNetTrainer", name, package)
+
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # where it looks is nobody's business here
+            return find(name)
+    except RuntimeError:
+        return None

@@ -1,0 +1,535 @@
+"""The jobs of a study: each is one stock command, and nnU-Net's own outputs tell whether it is finished."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder
+from nnunetv2_salstm.host.files import make_once
+from nnunetv2_salstm.study.records import Record
+from nnunetv2_salstm.study.schema import Resources, Study
+
+DEFAULT_PLANS = "nnUNetPlans"
+# Of nnU-Net's own cross-validation; it cannot be made of fewer cases.
+FOLDS = 5
+# Which of nnU-Net's planners makes plans of a name.
+PLANNERS = {
+    DEFAULT_PLANS: "ExperimentPlanner",
+    **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in nnU-Net's folders.
+
+    Attributes:
+        raw, preprocessed, results: nnU-Net's folders of it, of which only the first needs to be there.
+    """
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def find(cls, dataset: str) -> "Dataset":
+        """Finds a data set by number or name.
+
+        Raises:
+            SalstmError: if it is not there, or nnU-Net's folders are not.
+        """
+        raw = find_dataset("nnUNet_raw", dataset)
+        return cls(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, nnunet_folder("nnUNet_results") / raw.name)
+
+    @property
+    def name(self) -> str:
+        """Its name, e.g. Dataset027_ACDC."""
+        return self.raw.name
+
+    @property
+    def number(self) -> str:
+        """Its number, as nnU-Net's commands take it."""
+        return str(int(self.name[len("Dataset") :].partition("_")[0]))
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """nnU-Net's dataset.json."""
+        return json.loads((self.raw / "dataset.json").read_text())
+
+    @cached_property
+    def training_cases(self) -> list[str]:
+        """Names of the cases that are preprocessed."""
+        return sorted(self.description.get("dataset") or self._cases("imagesTr"))
+
+    @cached_property
+    def test_cases(self) -> list[str]:
+        """Names of the cases in imagesTs, in the order in which nnU-Net cuts them into parts."""
+        return self._cases("imagesTs")
+
+    def _cases(self, folder: str) -> list[str]:
+        ending = self.description["file_ending"]
+        # Behind a case's name stands its channel, _0000.
+        return sorted({file.name[: -len("_0000") - len(ending)] for file in (self.raw / folder).glob(f"*{ending}")})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, what it may use, and the names of the jobs that must be finished before it.
+
+    Attributes:
+        name: the same in all studies that share the job's outputs.
+        dataset: on which it works; the first of them for a study's report.
+        resources: what it may use.
+        after: names of jobs.
+    """
+
+    name: str
+    dataset: Dataset
+    resources: Resources
+    after: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """preprocess, train, predict, compare or report."""
+        return self.name.partition("__")[0]
+
+    @property
+    def record(self) -> Record:
+        """Its lock and log."""
+        return Record(nnunet_folder("nnUNet_results") / "studies" / "_jobs", self.name, self.exclusive)
+
+    @property
+    def exclusive(self) -> str:
+        """What one job at a time may do, as jobs of this name do it."""
+        return self.name
+
+    def command(self) -> list[str]:
+        """Returns the command that does what is missing now."""
+        raise NotImplementedError
+
+    def missing(self) -> str | None:
+        """Returns what of its outputs is not there, None if all is."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Does before the command what several at once would do over each other; nothing for most."""
+
+
+@dataclass(frozen=True)
+class Preprocess(Job):
+    """Plans and preprocesses a data set; plans that are there are kept."""
+
+    plans: str
+    configurations: tuple[str, ...]
+
+    @property
+    def exclusive(self) -> str:
+        """All plans of a data set share its fingerprint."""
+        return f"preprocess__{self.dataset.name}"
+
+    @property
+    def plans_file(self) -> Path:
+        """nnU-Net's plans."""
+        return self.dataset.preprocessed / f"{self.plans}.json"
+
+    def command(self) -> list[str]:
+        """Returns nnU-Net's command for what is missing."""
+        processes = str(self.resources.cpus)
+        if _json(self.plans_file) is None:
+            planner = [] if self.plans == DEFAULT_PLANS else ["-pl", PLANNERS[self.plans]]
+            return [
+                "nnUNetv2_plan_and_preprocess", "-d", self.dataset.number, *planner, "-c", *self.configurations,
+                "-npfp", processes, "-np", processes,
+            ]  # fmt: skip
+        # nnU-Net empties the folder of a configuration first, from which others may be training.
+        missing = [name for name in self.configurations if self._cases_missing(name)] or list(self.configurations)
+        plans = [] if self.plans == DEFAULT_PLANS else ["-plans_name", self.plans]
+        return ["nnUNetv2_preprocess", "-d", self.dataset.number, *plans, "-c", *missing, "-np", processes]
+
+    def missing(self) -> str | None:
+        """Returns which plans or preprocessed cases are not there."""
+        if _json(self.plans_file) is None:
+            return f"there are no plans at {self.plans_file}"
+        for name in self.configurations:
+            if message := self._cases_missing(name):
+                return message
+        return None
+
+    def _cases_missing(self, configuration: str) -> str | None:
+        values = (_json(self.plans_file) or {})["configurations"]
+        if configuration not in values:
+            return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(values)}"
+        resolved = values[configuration]
+        while "data_identifier" not in resolved and "inherits_from" in resolved:
+            resolved = values[resolved["inherits_from"]]
+        folder = self.dataset.preprocessed / resolved["data_identifier"]
+        # The last of the files that nnU-Net writes for a case.
+        absent = [case for case in self.dataset.training_cases if not (folder / f"{case}.pkl").is_file()]
+        return f"{len(absent)} of {len(self.dataset.training_cases)} cases are not in {folder}" if absent else None
+
+
+@dataclass(frozen=True)
+class Train(Job):
+    """Trains one fold and, as nnU-Net does, predicts its validation cases."""
+
+    trainer: str
+    plans: str
+    configuration: str
+    fold: int | str
+    device: str
+
+    @property
+    def data(self) -> tuple[str, str, str]:
+        """On what it trains: data set, plans and configuration."""
+        return self.dataset.name, self.plans, self.configuration
+
+    @property
+    def folder(self) -> Path:
+        """nnU-Net's results of the fold."""
+        return self.dataset.results / model_name(self.trainer, self.plans, self.configuration) / f"fold_{self.fold}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The network at the end of the training."""
+        return self.folder / "checkpoint_final.pth"
+
+    @property
+    def summary(self) -> Path:
+        """nnU-Net's scores of the validation, the last file that it writes."""
+        return self.folder / "validation" / "summary.json"
+
+    def command(self) -> list[str]:
+        """Returns the training, with --c if there is a checkpoint, or --val if only the validation is missing."""
+        command = ["nnUNetv2_train", self.dataset.number, self.configuration, str(self.fold), "-tr", self.trainer]
+        command += _unless_default("-p", self.plans, DEFAULT_PLANS)
+        command += _unless_default("-num_gpus", str(max(1, self.resources.gpus)), "1")
+        command += _unless_default("-device", self.device, "cuda")
+        if self.checkpoint.is_file():
+            return [*command, "--val"]
+        started = any((self.folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
+        return [*command, "--c"] if started else command
+
+    def prepare(self) -> None:
+        """Makes nnU-Net's folds, which its first training would make: an array of them is many first trainings."""
+        splits_file = self.dataset.preprocessed / "splits_final.json"
+        cases = self.dataset.training_cases
+        if self.fold == "all" or splits_file.is_file() or len(cases) < FOLDS:
+            return
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        # It is the other's file that counts where another process was quicker; they are equal.
+        with suppress(FileExistsError):
+            make_once(splits_file, json.dumps(generate_crossval_split(cases, n_splits=FOLDS), indent=4))
+
+    def missing(self) -> str | None:
+        """Returns whether the last checkpoint or the validation is not there."""
+        if not self.checkpoint.is_file():
+            return f"there is no {self.checkpoint}"
+        return None if _json(self.summary) else f"there is no {self.summary}"
+
+
+@dataclass(frozen=True)
+class Predict(Job):
+    """Predicts a part of the test cases with all folds of the study."""
+
+    trainer: str
+    plans: str
+    configuration: str
+    folds: tuple[int | str, ...]
+    part: int
+    num_parts: int
+    device: str
+    output: Path
+    checkpoints: tuple[Path, ...]
+
+    @property
+    def predictions(self) -> list[Path]:
+        """The files of its cases."""
+        cases = self.dataset.test_cases[self.part :: self.num_parts]
+        return [self.output / f"{case}{self.dataset.description['file_ending']}" for case in cases]
+
+    def command(self) -> list[str]:
+        """Returns nnU-Net's prediction of the part."""
+        command = [
+            "nnUNetv2_predict", "-i", str(self.dataset.raw / "imagesTs"), "-o", str(self.output),
+            "-d", self.dataset.number, "-c", self.configuration, "-f", *map(str, self.folds), "-tr", self.trainer,
+        ]  # fmt: skip
+        command += _unless_default("-p", self.plans, DEFAULT_PLANS)
+        command += _unless_default("-device", self.device, "cuda")
+        if self.num_parts > 1:
+            command += ["-num_parts", str(self.num_parts), "-part_id", str(self.part)]
+        return command
+
+    def missing(self) -> str | None:
+        """Returns which predictions are not there, or older than a network."""
+        absent = [file for file in self.predictions if not file.is_file()]
+        if absent:
+            return f"{len(absent)} of {len(self.predictions)} predictions are not in {self.output}"
+        if self.record.was_cut_short():
+            return "the last attempt was cut short, which may have left half a file behind"
+        return _out_of_date(self.predictions, self.checkpoints)
+
+
+@dataclass(frozen=True)
+class Compare(Job):
+    """Compares the methods on one data set, on their validation or their test cases.
+
+    Attributes:
+        plans, configuration: of the networks.
+        cases: "validation" or "test".
+        arguments: of the command, without the reports that it writes.
+        report: the report's file without .json and .html.
+        inputs: files that are older than the report.
+    """
+
+    plans: str
+    configuration: str
+    cases: str
+    arguments: tuple[str, ...]
+    report: Path
+    inputs: tuple[Path, ...]
+
+    def command(self) -> list[str]:
+        """Returns the comparison."""
+        written = [word for kind in ("json", "html") for word in (f"--{kind}", f"{self.report}.{kind}")]
+        return ["nnUNetv2_salstm", "compare", *self.arguments, *written]
+
+    def missing(self) -> str | None:
+        """Returns whether the report is not there, of another comparison, or older than what it compares."""
+        files = [Path(f"{self.report}.{kind}") for kind in ("json", "html")]
+        written = _json(files[0])
+        if written is None or not files[1].is_file():
+            return f"there is no report at {files[1]}"
+        command = written.get("inputs", {}).get("command")
+        if command != shlex.join(self.command()):
+            return f"{files[0]} is of another comparison: {command}"
+        return _out_of_date(files, self.inputs)
+
+
+@dataclass(frozen=True)
+class Report(Job):
+    """Puts all comparisons of a study on one page.
+
+    Attributes:
+        study: its file.
+        comparisons: the jobs.
+        output: the report's file without .json and .html.
+    """
+
+    study: Path
+    comparisons: tuple[Compare, ...]
+    output: Path
+
+    @property
+    def subject(self) -> str:
+        """The study's file."""
+        return self.study.name
+
+    def command(self) -> list[str]:
+        """Returns the command of the report."""
+        return ["nnUNetv2_salstm", "study", str(self.study), "--report"]
+
+    def missing(self) -> str | None:
+        """Returns whether the report is not there, lacks a comparison, or is of another study file or older ones."""
+        for comparison in self.comparisons:
+            if message := comparison.missing():
+                return message
+        files = [Path(f"{self.output}.{kind}") for kind in ("json", "html")]
+        written = _json(files[0])
+        if written is None or not files[1].is_file():
+            return f"there is no report at {files[1]}"
+        if not self.study.is_file() or written.get("study", {}).get("text") != self.study.read_text():
+            return f"{files[0]} is of another text of {self.study}"
+        if written["missing"]:
+            return f"{files[0]} lacks {', '.join(written['missing'])}"
+        return _out_of_date(files, [Path(f"{comparison.report}.json") for comparison in self.comparisons])
+
+
+def study_folder(name: str) -> Path:
+    """Returns where a study keeps its reports and predictions: below nnUNet_results, with those who share these.
+
+    Raises:
+        SalstmError: if nnU-Net's folder of results is not there.
+    """
+    return nnunet_folder("nnUNet_results") / "studies" / name
+
+
+def jobs_of(study: Study) -> list[Job]:
+    """Returns the jobs of a study, each behind those that must be finished before it.
+
+    Raises:
+        SalstmError: if a data set or nnU-Net's folders are not there.
+    """
+    jobs: list[Job] = []
+    for name in study.datasets:
+        dataset = Dataset.find(name)
+        planned: tuple[str, ...] = ()
+        for plans in study.plans:
+            preprocess = Preprocess(
+                f"preprocess__{dataset.name}__{plans}",
+                dataset,
+                study.resources["preprocess"],
+                # One after the other, as plans of a data set share its fingerprint.
+                planned,
+                plans,
+                study.configurations,
+            )
+            planned = (preprocess.name,)
+            jobs.append(preprocess)
+            for configuration in study.configurations:
+                jobs += _Models(study, dataset, plans, configuration).jobs(preprocess.name)
+    comparisons = tuple(job for job in jobs if isinstance(job, Compare))
+    if comparisons:
+        after = tuple(job.name for job in comparisons)
+        jobs.append(
+            Report(
+                f"report__{study.name}",
+                comparisons[0].dataset,
+                study.resources["report"],
+                after,
+                # A job of Slurm starts in another folder.
+                study.file.resolve(),
+                comparisons,
+                study_folder(study.name) / "report",
+            )
+        )
+    return jobs
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The networks of a study on one data set with one configuration."""
+
+    study: Study
+    dataset: Dataset
+    plans: str
+    configuration: str
+
+    def jobs(self, preprocess: str) -> list[Job]:
+        """Returns their trainings, predictions and comparisons."""
+        study = self.study
+        trainings: dict[str, list[Train]] = {}
+        predictions: list[Predict] = []
+        for run in [run for method in study.trainers for run in study.runs_of(method)]:
+            trainings[run] = [self._training(preprocess, run, fold) for fold in study.folds]
+            parts = min(study.num_parts, len(self.dataset.test_cases)) if study.test else 0
+            predictions += [self._prediction(trainings[run], part, parts) for part in range(parts)]
+        all_trainings = [job for jobs in trainings.values() for job in jobs]
+        jobs: list[Job] = [*all_trainings, *predictions]
+        if len(study.trainers) < 2:
+            return jobs
+        jobs.append(self._comparison(all_trainings, list(trainings)))
+        if predictions and (self.dataset.raw / "labelsTs").is_dir():
+            jobs.append(self._comparison_of_test_cases(predictions))
+        return jobs
+
+    def _training(self, preprocess: str, run: str, fold: int | str) -> Train:
+        return Train(
+            f"train__{self.dataset.name}__{model_name(run, self.plans, self.configuration)}__fold_{fold}",
+            self.dataset,
+            self.study.resources["train"],
+            (preprocess,),
+            run,
+            self.plans,
+            self.configuration,
+            fold,
+            self.study.device,
+        )
+
+    def _prediction(self, trainings: list[Train], part: int, parts: int) -> Predict:
+        model = model_name(trainings[0].trainer, self.plans, self.configuration)
+        return Predict(
+            f"predict__{self.study.name}__{self.dataset.name}__{model}__part_{part}_of_{parts}",
+            self.dataset,
+            self.study.resources["predict"],
+            tuple(job.name for job in trainings),
+            trainings[0].trainer,
+            self.plans,
+            self.configuration,
+            self.study.folds,
+            part,
+            parts,
+            self.study.device,
+            study_folder(self.study.name) / "predictions" / self.dataset.name / model,
+            tuple(job.checkpoint for job in trainings),
+        )
+
+    def _comparison(self, trainings: list[Train], runs: list[str]) -> Compare:
+        arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
+        arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
+        return self._compare("validation", trainings, arguments, [job.summary for job in trainings])
+
+    def _comparison_of_test_cases(self, predictions: list[Predict]) -> Compare:
+        raw = self.dataset.raw
+        folders = dict.fromkeys(f"{job.trainer}={job.output}" for job in predictions)
+        arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
+        arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
+        return self._compare("test", predictions, arguments, [file for job in predictions for file in job.predictions])
+
+    def _compare(self, cases: str, after: Sequence[Job], arguments: list[str], inputs: list[Path]) -> Compare:
+        place = f"{self.dataset.name}__{self.plans}__{self.configuration}" + ("" if cases == "validation" else "__test")
+        return Compare(
+            f"compare__{self.study.name}__{place}",
+            self.dataset,
+            self.study.resources["compare"],
+            tuple(job.name for job in after),
+            self.plans,
+            self.configuration,
+            cases,
+            tuple(arguments),
+            study_folder(self.study.name) / "comparisons" / place,
+            tuple(inputs),
+        )
+
+
+def unfinished(jobs: Sequence[Job]) -> dict[str, str]:
+    """Returns why jobs are not finished, by name: their outputs, or those of a job before them, are not there.
+
+    A preprocessing that nothing unfinished needs is not among them: preprocessed data may be removed after training.
+    """
+    reasons: dict[str, str] = {}
+    for job in jobs:
+        reason = job.missing()
+        # A training stays finished, however new its plans and preprocessed data are.
+        before = [] if isinstance(job, Preprocess | Train) else [name for name in job.after if name in reasons]
+        if reason is not None or before:
+            reasons[job.name] = reason or f"{before[0]} is not finished"
+    for job in reversed(jobs):
+        users = [other.name for other in jobs if job.name in other.after]
+        if isinstance(job, Preprocess) and users and not any(name in reasons for name in users):
+            reasons.pop(job.name, None)
+    return reasons
+
+
+def model_name(trainer: str, plans: str, configuration: str) -> str:
+    """Returns how nnU-Net calls the folder of a model."""
+    return f"{trainer}__{plans}__{configuration}"
+
+
+def _out_of_date(outputs: Sequence[Path], inputs: Sequence[Path]) -> str | None:
+    """Returns which output is older than an input, or which input is not there, None if neither."""
+    for file in inputs:
+        if not file.is_file():
+            return f"there is no {file}"
+        for output in outputs:
+            if output.stat().st_mtime < file.stat().st_mtime:
+                return f"{output} is older than {file}"
+    return None
+
+
+def _unless_default(option: str, value: str, default: str) -> Sequence[str]:
+    return [] if value == default else [option, value]
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    """Returns the object in a JSON file, None if it is not there or was left half-written."""
+    try:
+        values = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
