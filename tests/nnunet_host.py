@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from conftest import nnunet_variables
+from places import TESTS
 
-COMMANDS = Path(__file__).with_name("nnunet_commands.py")
+COMMANDS = TESTS / "nnunet_commands.py"
 
 
 class Host:
