@@ -11,6 +11,7 @@ from itertools import chain
 
 import pandas
 import pytest
+import torch
 from places import ROOT
 from presets import plans_of, tiny
 
@@ -38,10 +39,14 @@ def test_the_readme_is_short_and_its_example_runs(capsys):
     assert printed == claimed
 
 
-def test_the_block_in_other_networks_runs(capsys):
-    (block,) = python_blocks("docs/how-to/other-networks.md")
-    exec(compile(block, "other-networks.md", "exec"), {})
+def test_the_blocks_in_other_networks_run(capsys):
+    made, restored = python_blocks("docs/how-to/other-networks.md")
+    exec(compile(made, "other-networks.md", "exec"), {})
     assert capsys.readouterr().out == "torch.Size([1, 32, 10, 64, 64])\n"
+    namespace = {}
+    exec(compile(restored, "other-networks.md", "exec"), namespace)
+    x = torch.rand(1, 1, 8, 8)
+    assert torch.equal(namespace["network"](x), namespace["network"][0](x))
 
 
 def test_the_files_that_the_readme_names_are_there():
