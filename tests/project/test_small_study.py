@@ -86,7 +86,7 @@ RUN = ("--settings", "acdc_3d", "--methods", "stock", "--steps", 1, "--seeds", 0
         (("run", *RUN[:3], "A1_wide", *RUN[4:]), "such as A1_centred; got 'A1_wide'"),
         (("run", "--settings", "acdc_4d", *RUN[2:]), "a setting must be one of acdc_3d, .* got 'acdc_4d'"),
         (("run", *RUN[:5], 0, *RUN[6:]), "--steps and --workers must be at least 1"),
-        (("run", *RUN), "acdc_3d has no preprocessed data at .*; run first: small_study.py prepare acdc_3d"),
+        (("run", *RUN), "acdc_3d lacks preprocessed data in .*; run first: small_study.py prepare acdc_3d"),
         (("prepare", "acdc_4d"), "a setting must be one of acdc_3d, .* got 'acdc_4d'"),
         (("prepare", "acdc_3d"), "--data must be the folder of the real data"),
         (("prepare", "acdc_3d", "--data", "nowhere"), "--data must be the folder of the real data .* got nowhere"),
