@@ -106,7 +106,7 @@ def test_the_demo_study_expands_to_stock_commands_in_an_order_that_works(folders
 
 def test_the_studies_of_the_examples_are_read():
     files = sorted(STUDIES.glob("*.yaml"))
-    names = ["acdc_full", "demo_cpu", "hippocampus_quick", "paper_pictures", "paper_volumes"]
+    names = ["acdc_full", "demo_cpu", "hippocampus_quick", "paper_pictures", "paper_volumes", "rivals"]
     assert [read_study(file).name for file in files] == names
     assert [file.stem for file in files] == names
     acdc = read_study(files[0])

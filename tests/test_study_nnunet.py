@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import yaml
 from conftest import SCRIPTS, write_dataset
 from nnunet_host import Host
 from test_study_launch import wait_until
+
+from nnunetv2_salstm.study.locks import holder
 
 pytest.importorskip("snakemake", reason="the extra study is not installed")
 
@@ -53,12 +56,11 @@ def start(host: Host, *words: object) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def trainings_below(root: Path) -> list[int]:
-    """Returns the numbers of nnU-Net's processes that jobs of study files below a folder have started."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    jobs = [line.split() for line in listed.splitlines() if "-m nnunetv2_salstm.study.run" in line]
-    jobs = [words for words in jobs if words[-2].startswith(str(root)) and words[1].endswith("python")]
-    return [int(n) for job, *_ in jobs for n in Path(f"/proc/{job}/task/{job}/children").read_text().split()]
+def running_trainings(host: Host) -> list[int]:
+    """Returns the numbers of nnU-Net's processes that train, from the locks of their jobs."""
+    holders = [holder(file) for file in host.results.glob("studies/_jobs/train__*.lock")]
+    jobs = [re.search(r"process (\d+)", found)[1] for found in holders if found]
+    return [int(n) for job in jobs for n in Path(f"/proc/{job}/task/{job}/children").read_text().split()]
 
 
 def report_of(host: Host) -> dict:
@@ -97,7 +99,7 @@ def test_a_study_that_is_killed_goes_on_and_equals_its_commands_run_by_hand(tmp_
     launcher = start(host, file, "--jobs", "2")
     trainings = host.results.glob
     wait_until(lambda: [*trainings("Dataset*/*/fold_*/training_log_*.txt")] or launcher.poll() is not None, 240)
-    running = trainings_below(tmp_path)
+    running = running_trainings(host)
     assert running
     os.killpg(launcher.pid, signal.SIGKILL)
     for number in running:
