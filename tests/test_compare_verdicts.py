@@ -182,7 +182,7 @@ def test_undefined_and_infinite_values():
 def test_one_case_has_no_interval():
     found = compare_methods({"stock": np.array([[0.5]]), "A": np.array([[0.6]])})
     assert (found.networks.verdict, found.networks.low, found.networks.p) == ("cannot be decided", None, None)
-    assert "These networks: A against stock cannot be decided from 1 cases" in str(found)
+    assert "These networks: A against stock cannot be decided from 1 case:" in str(found)
 
 
 def test_cases_that_moved_by_a_point_are_counted():
