@@ -2,6 +2,8 @@
 
 import dataclasses
 import doctest
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -209,6 +211,14 @@ def test_the_example_runs():
     found = doctest.testmod(verdicts)
     assert found.attempted > 0
     assert not found.failed
+
+
+def test_the_documented_example_runs(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "how-to-benchmark.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    output = capsys.readouterr().out
+    assert output.startswith("These networks: A is better than stock")
+    assert "\nbetter better 0.0" in output
 
 
 def test_the_same_scores_give_the_same_words():
