@@ -743,8 +743,8 @@ def architecture(configurations):
         (lambda folder: (folder / "plans.json").unlink(), "MODEL_FOLDER must be nnU-Net's folder of a trained model"),
         (lambda folder: shutil.rmtree(folder / "fold_0"), "has no fold_0 or other fold; train the model first"),
         (unfinish, "has no checkpoint_final.pth; its checkpoints are checkpoint_latest.pth: finish the training"),
-        (damage, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net"),
-        (forget_trainer, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net (KeyError: 'trainer_name')"),
+        (damage, "checkpoint_final.pth is damaged: "),
+        (forget_trainer, "checkpoint_final.pth is not a checkpoint of nnU-Net: it has no 'trainer_name'"),
         (cut_weights, "does not fit the network that plans.json names; nnUNetTrainerSALSTM_A builds another one"),
         (change_plans(lambda c: c["2d"].update(previous_stage="3d_lowres")), "is the second stage of a cascade"),
         (
