@@ -735,7 +735,7 @@ def test_the_page_in_a_browser(folders):
     assert "CONSOLE" not in done.stderr
 
 
-@pytest.mark.parametrize("raw", ["no variable", "an empty folder"])
+@pytest.mark.parametrize("raw", ["no variable", pytest.param("an empty folder", marks=pytest.mark.nightly)])
 def test_the_page_without_images_and_logs(folders, monkeypatch, capsys, raw):
     if raw == "no variable":
         monkeypatch.delenv("nnUNet_raw")

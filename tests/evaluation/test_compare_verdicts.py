@@ -2,6 +2,8 @@
 
 import dataclasses
 import doctest
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -182,7 +184,7 @@ def test_undefined_and_infinite_values():
 def test_one_case_has_no_interval():
     found = compare_methods({"stock": np.array([[0.5]]), "A": np.array([[0.6]])})
     assert (found.networks.verdict, found.networks.low, found.networks.p) == ("cannot be decided", None, None)
-    assert "These networks: A against stock cannot be decided from 1 cases" in str(found)
+    assert "These networks: A against stock cannot be decided from 1 case:" in str(found)
 
 
 def test_cases_that_moved_by_a_point_are_counted():
@@ -209,6 +211,14 @@ def test_the_example_runs():
     found = doctest.testmod(verdicts)
     assert found.attempted > 0
     assert not found.failed
+
+
+def test_the_documented_example_runs(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "how-to-benchmark.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    output = capsys.readouterr().out
+    assert output.startswith("These networks: A is better than stock")
+    assert "\nbetter better 0.0" in output
 
 
 def test_the_same_scores_give_the_same_words():
