@@ -270,7 +270,7 @@ class Predictor:
             outputs = self.network(patches[:, :, 0]).unsqueeze(2) if self.is_2d else self.network(patches)
             for place, output in zip(few, outputs, strict=True):
                 total[place] += output * self.weights
-        return total[tuple(inside)]
+        return total[(slice(None), *inside[1:])]
 
 
 def _dice(predicted: np.ndarray, reference: np.ndarray) -> float | None:

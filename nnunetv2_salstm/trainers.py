@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_salstm.config import FRAMES, SALSTMConfig
 from nnunetv2_salstm.host.augmentation import synchronise_frames
-from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import CheckpointError, DamagedCheckpoint, RefusedCheckpoint, read_checkpoint
 from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
+from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 SAVE_EVERY = 50
@@ -95,6 +97,8 @@ class SALSTMTrainerMixin:
         if self.local_rank == 0:
             for left_by_a_kill in Path(self.output_folder).glob(f"*{UNFINISHED}"):
                 left_by_a_kill.unlink()
+        # nnU-Net does not say so itself; `compare` reads it.
+        self.print_to_log_file(f"nnU-Net {describe_nnunet()}")
         if self.parsed_name.seed is not None:
             if not self.was_initialized:
                 self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here
@@ -131,11 +135,14 @@ class SALSTMTrainerMixin:
         try:
             super().save_checkpoint(str(unfinished))  # type: ignore[misc]
             unfinished.replace(filename)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+        except (OSError, RuntimeError) as error:
+            # Torch's writer raises the latter, as do allocations on a device, of which the disk knows nothing.
+            if isinstance(error, RuntimeError) and not re.search("inline_container|Parent directory", str(error)):
+                raise
             free = shutil.disk_usage(unfinished.parent).free
             raise OSError(
                 f"checkpoint {filename} could not be written ({error}); {free / 1e9:.1f} GB are free there. An earlier "
-                "file of that name is as it was: make room and continue with --c"
+                "file of that name is as it was: make room, or mend what else is named, and continue with --c"
             ) from error
         finally:
             unfinished.unlink(missing_ok=True)
@@ -147,15 +154,20 @@ class SALSTMTrainerMixin:
             ValueError: if its modules are configured otherwise than this run's (names both), or if the file is damaged
                 (names those beside it that are whole).
         """
+        arguments = None
         if isinstance(filename_or_checkpoint, (str, os.PathLike)):
             file = Path(filename_or_checkpoint)
             try:
-                arguments = read_checkpoint(file)["init_args"]
-            except UNREADABLE as error:
-                raise ValueError(_damaged(file, error)) from error
+                arguments = read_checkpoint(file).get("init_args")
+            except RefusedCheckpoint as error:
+                # nnU-Net reads more than is safe; what it reads is not refused here.
+                self.print_to_log_file(f"{error}. nnU-Net loads it all the same; its modules are not compared.")
+            except DamagedCheckpoint as error:
+                raise DamagedCheckpoint(f"{error}; {_whole_beside(file)}") from None
+        if arguments is not None:
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
             if _same_network(theirs) != _same_network(self.salstm):
-                raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
+                raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
 
     def _log_batch_size(self, planned: int) -> None:
@@ -182,21 +194,21 @@ class SALSTMTrainerMixin:
             raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
 
 
-def _damaged(checkpoint: Path, error: BaseException) -> str:
+def _whole_beside(checkpoint: Path) -> str:
+    """Returns what to do about a damaged checkpoint."""
     whole = []
     for other in sorted(checkpoint.parent.glob("checkpoint_*.pth")):
         if other != checkpoint:
             try:
                 whole.append(f"{other.name} (epoch {read_checkpoint(other)['current_epoch']})")
-            except UNREADABLE:
+            except (CheckpointError, KeyError):
                 continue  # named neither as damaged nor as whole: it was not asked for
-    advice = (
-        f"whole are {', '.join(whole)}; remove the damaged file and continue with --c, which takes checkpoint_final, "
-        "checkpoint_latest or checkpoint_best, the first there is"
-        if whole
-        else "there is no whole one beside it; remove it and train anew"
-    )
-    return f"checkpoint {checkpoint} is damaged, cut short or not nnU-Net's ({type(error).__name__}: {error}); {advice}"
+    if whole:
+        return (
+            f"whole are {', '.join(whole)}; remove the damaged file and continue with --c, which takes "
+            "checkpoint_final, checkpoint_latest or checkpoint_best, the first there is"
+        )
+    return "there is no whole one beside it; remove it and train anew"
 
 
 def _resolved(salstm: dict[str, Any] | None) -> SALSTMConfig | None:

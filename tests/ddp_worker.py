@@ -1,4 +1,4 @@
-"""One of several processes that train networks together: python ddp_worker.py RANK PROCESSES RENDEZVOUS RESULT.json."""
+"""One of several processes that train together: ddp_worker.py RANK PROCESSES RENDEZVOUS RESULT.json [compiled]."""
 
 import json
 import sys
@@ -44,12 +44,32 @@ def two_steps(network: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return [*(p.grad for p in network.parameters()), *(p.detach() for p in network.parameters())]
 
 
-def main() -> None:
-    """Writes each network's largest difference between training in one and in several processes, or its error."""
-    rank, processes, rendezvous, result = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
-    found = {}
+def compiled_steps(name: str, rank: int, processes: int) -> float:
+    """Returns the largest difference of the blocks' gradients between a compiled and an eager step under bfloat16.
+
+    Relative to the largest gradient of each parameter.
+    """
+    gradients = []
+    distributed._DEFAULT_FIRST_BUCKET_BYTES = 1000  # else 1 MB, which must not be larger than the others
+    for compiled in (True, False):
+        network, x = network_of(name)
+        network, x = network.float(), x.float().chunk(processes)[rank]
+        # Buckets this small make torch cut the graph all over the network, also inside a block.
+        together = DistributedDataParallel(network, bucket_cap_mb=0.001)
+        step = torch.compile(together, backend="aot_eager") if compiled else together
+        for _ in range(2):  # DDP complains of unused parameters in the second one
+            network.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = step(x)
+            sum(output.float().square().mean() for output in outputs).backward()
+        gradients.append([p.grad for p in network.salstm.parameters()])
+    largest = max(gradient.abs().max() for gradient in gradients[1])
+    return max(((a - b).abs().max() / largest).item() for a, b in zip(*gradients, strict=True))
+
+
+def differences(rank: int, processes: int) -> dict[str, float | str]:
+    """Returns each network's largest difference between training in one and in several processes, or its error."""
+    found: dict[str, float | str] = {}
     for name in NETWORKS:
         alone, x = network_of(name)
         expected = two_steps(alone, x)
@@ -60,6 +80,18 @@ def main() -> None:
             found[name] = str(error)
             continue
         found[name] = max((a - b).abs().max().item() for a, b in zip(values, expected, strict=True))
+    return found
+
+
+def main() -> None:
+    """Writes what is found in eager training, or, with a fifth argument, "compiled", in compiled training."""
+    rank, processes, rendezvous, result = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
+    if sys.argv[5:] == ["compiled"]:
+        found = {"2D B": compiled_steps("2D B", rank, processes)}
+    else:
+        found = differences(rank, processes)
     distributed.destroy_process_group()
     if rank == 0:
         result.write_text(json.dumps(found))

@@ -16,12 +16,12 @@ GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 SPACING, ORIGIN, DIRECTION = (1.25, 1.5, 8.0), (-10.0, 20.5, 3.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)
 
 
-def write_nifti(file, array, spacing=SPACING, origin=ORIGIN):
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing[: array.ndim])
-    if array.ndim == 3:
+def write_nifti(file, array, spacing=SPACING, origin=ORIGIN, direction=DIRECTION, is_vector=False):
+    image = sitk.GetImageFromArray(array, isVector=is_vector)
+    image.SetSpacing(spacing[: image.GetDimension()])
+    if image.GetDimension() == 3:
         image.SetOrigin(origin)
-        image.SetDirection(DIRECTION)
+        image.SetDirection(direction)
     file.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(file))
 

@@ -54,7 +54,7 @@ FACTS = {
 
 
 @pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name == "btcv3d")) for name in PRESETS]
+    "preset", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "btcv3d")) for name in PRESETS]
 )
 def test_presets_are_what_nnunet_plans(preset, nnunet_folders, monkeypatch):
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -252,7 +252,7 @@ def run_fake_worker(tmp_path, monkeypatch, script):
     fake.chmod(0o755)
     monkeypatch.setattr(measure_processes.sys, "executable", str(fake))
     job = worker.Job(tiny_plan(), [BASELINE, A], "cpu", None, 1)
-    return list(measure_processes._run_worker(job, tmp_path, lambda: None))
+    return list(measure_processes._run_worker(job, tmp_path, {}, lambda: None))
 
 
 def test_a_killed_process_ran_out_of_memory(tmp_path, monkeypatch):
@@ -413,7 +413,7 @@ def test_table_json_and_page_say_the_same(benchmark):
     assert page == to_html(_document(benchmark))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_measures_what_fits_and_reports_what_does_not(tmp_path):
     plans = tiny_plan().plans
     huge = json.loads(json.dumps(plans["configurations"]["3d_fullres"]))

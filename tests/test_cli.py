@@ -117,8 +117,8 @@ def test_version(capsys):
     [
         ([], "required: COMMAND"),
         (["dem"], "invalid choice: 'dem'"),
-        (["demo", "--device", "tpu"], "invalid choice: 'tpu'"),
-        (["demo", "--out"], "--out: expected one argument"),
+        (["demo", "-device", "tpu"], "must be cpu, cuda, cuda:N or mps, got tpu"),
+        (["demo", "-o"], "-o: expected one argument"),
         (["demo", "--slow"], "unrecognized arguments: --slow"),
         (["demo", "folder"], "unrecognized arguments: folder"),
         (["trainers", "--quick"], "unrecognized arguments: --quick"),

@@ -53,12 +53,12 @@ def fresh_dynamo():
     [
         pytest.param(tiny(3), "A", id="3d-A"),
         pytest.param(tiny(2), "B", id="2d-B"),
-        pytest.param(tiny(2), "A", id="2d-A", marks=pytest.mark.grid),
-        pytest.param(tiny(3), "B", id="3d-B", marks=pytest.mark.grid),
+        pytest.param(tiny(2), "A", id="2d-A", marks=pytest.mark.nightly),
+        pytest.param(tiny(3), "B", id="3d-B", marks=pytest.mark.nightly),
         pytest.param(as_residual_encoder(tiny(3)), "A", id="residual encoder-A"),
     ],
 )
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_graph_break_forward_and_backward(plan, module):
     network = network_of(plan, module)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
@@ -114,7 +114,7 @@ def test_exported_programs_have_the_blocks(make):
     assert set(dict(network.named_parameters())) == set(dict(exported.named_parameters()))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_graph_break_with_frames():
     plan = tiny(2)
     network = network_of(plan, "A", "frames")
@@ -143,7 +143,7 @@ def graphs(network, x):
     return counts
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("module", ["A", "B"])
 def test_no_more_recompilations_than_the_stock_network(module):
     plan = tiny(3)
@@ -153,7 +153,7 @@ def test_no_more_recompilations_than_the_stock_network(module):
     assert graphs(network_of(plan, module), x) == stock == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_the_default_backend_computes_the_same():
     plan = tiny(3)

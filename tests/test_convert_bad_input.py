@@ -5,6 +5,7 @@ import json
 import shutil
 
 import h5py
+import nibabel
 import numpy as np
 import official_folders as official
 import pytest
@@ -66,14 +67,29 @@ def write(file, text):
 
 
 def nifti(file, **changes):
-    """Writes a volume again, with another array or spacing."""
+    """Writes a volume again, with another array or geometry."""
 
     def change(root):
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(root / file)))
         changed = changes.get("array", lambda values: values)(array)
-        write_nifti(root / file, changed, changes.get("spacing", official.SPACING))
+        write_nifti(root / file, changed, **{name: value for name, value in changes.items() if name != "array"})
 
     return change
+
+
+def header(file, position, value):
+    """Writes a number over the header of a compressed NIfTI file."""
+
+    def change(root):
+        content = bytearray(gzip.decompress((root / file).read_bytes()))
+        content[position : position + value.nbytes] = value.tobytes()
+        (root / file).write_bytes(gzip.compress(bytes(content)))
+
+    return change
+
+
+def rename(file, to):
+    return lambda root: (root / file).rename(root / to)
 
 
 def put(value):
@@ -92,7 +108,7 @@ def png(file, array):
 
 
 def tif(file, array):
-    return lambda root: tifffile.imwrite(root / file, array)
+    return lambda root: tifffile.imwrite(root / file, array, photometric="rgb" if array.shape[-1] in (3, 4) else None)
 
 
 def npz(file, **changes):
@@ -193,7 +209,7 @@ STRUCTURAL = [
     (
         "synapse",
         copy(BTCV_IMAGE, "RawData/Training/img/5.nii.gz"),
-        "5.nii.gz: the name must be img, four digits and .nii.gz",
+        "5.nii.gz: the name must be img, four digits and .nii.gz or .nii, got 5.nii.gz",
         "case5",
     ),
     (
@@ -206,6 +222,68 @@ STRUCTURAL = [
     ("transunet", copy(VOLUME, "test_vol_h5/6.h5"), "6.h5: the name must be caseNNNN.npy.h5", "6"),
     ("transunet", copy(VOLUME, "test_vol_h5/case0006.npy.h5"), "case0006 must be there once, got 2", "case0006"),
 ]
+STRUCTURAL += [
+    (
+        "acdc",
+        rename(PATIENT, "training/Patient003"),
+        "training/Patient003: a patient's folder must be patient and three digits, got Patient003/",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        copy(PATIENT, "training/patient003 (1)"),
+        "training/patient003 (1): a patient's folder must be patient and three digits, got patient003 (1)/",
+        "patient003 (1)_frame01",
+    ),
+    (
+        "acdc",
+        lambda root: (root / IMAGE.removesuffix(".gz")).write_bytes(gzip.decompress((root / IMAGE).read_bytes())),
+        "patient003_frame01 must be there once, got 2; remove all but one",
+        "patient003_frame01",
+    ),
+    (
+        "synapse",
+        lambda root: (root / BTCV_LABEL.removesuffix(".gz")).write_bytes(b"another"),
+        "label0005.nii: case0005 must be there once, got 2; remove all but one",
+        "case0005",
+    ),
+    (
+        "isic2018",
+        lambda root: Image.new("RGB", (30, 20)).save(root / ISIC_IMAGES / "ISIC_0000009.bmp"),
+        "ISIC_0000009.bmp: an image must be one of .jpg, .jpeg, .png, got ISIC_0000009.bmp",
+        "ISIC_0000009",
+    ),
+    (
+        "isic2018",
+        copy(ISIC_MASK, f"{ISIC_MASKS}/ISIC_0000003_Segmentation.png"),
+        "there must be one mask of ISIC_0000003.jpg; remove all but one",
+        "ISIC_0000003",
+    ),
+    (
+        "isic2018",
+        copy(ISIC_MASK, f"{ISIC_MASKS}/lesion.png"),
+        "lesion.png: a mask's name must be ISIC_, seven digits and _segmentation.png, got lesion.png",
+        "lesion",
+    ),
+    (
+        "cvc-clinicdb",
+        lambda root: Image.new("RGB", (20, 16)).save(root / "Original" / "28.bmp"),
+        "28.bmp: a frame must be one of .tif, .tiff, .png, got 28.bmp",
+        "frame028",
+    ),
+    (
+        "cvc-clinicdb",
+        copy("Original", "Original/copy"),
+        "Original/copy: a frame must be one of .tif, .tiff, .png, got copy/",
+        "copy",
+    ),
+    (
+        "synapse",
+        copy(BTCV_IMAGE, "RawData/Training/img/img0077.mha"),
+        "img0077.mha: the name must be img, four digits and .nii.gz or .nii",
+        "img0077",
+    ),
+]
 CONTENT = [
     ("acdc", truncate(IMAGE), f"{IMAGE}: cannot be read, is it complete?", "patient003_frame01"),
     ("acdc", truncate(LABEL, 0.99), f"{LABEL}: cannot be read, is it complete?", "patient003_frame01"),
@@ -213,7 +291,7 @@ CONTENT = [
     (
         "acdc",
         write(IMAGE, "no volume"),
-        f"{IMAGE}: cannot be read, is it complete? (Not a gzipped",
+        f"{IMAGE}: cannot be read, is it complete? (the file ends within its header",
         "patient003_frame01",
     ),
     (
@@ -244,7 +322,7 @@ CONTENT = [
     (
         "acdc",
         nifti(LABEL, array=put(-1.0)),
-        f"{LABEL}: label values must be among 0 to 3, got -1 to",
+        f"{LABEL}: label values must be among 0 to 3, got -1",
         "patient003_frame01",
     ),
     (
@@ -271,12 +349,17 @@ CONTENT = [
     (
         "isic2018",
         lambda root: Image.new("L", (30, 20)).save(root / ISIC_IMAGES / "ISIC_0000003.jpg"),
-        "ISIC_0000003.jpg: must be a colour picture of three channels, got an array of (20, 30)",
+        "ISIC_0000003.jpg: must be a colour picture of three channels, got a grey one of 20 x 30 pixels",
         "ISIC_0000003",
     ),
     ("cvc-clinicdb", truncate("Original/26.tif"), "Original/26.tif: cannot be read, is it complete?", "frame026"),
     ("cvc-clinicdb", truncate("Original/26.tif", 0), "Original/26.tif: cannot be read, is it complete?", "frame026"),
-    ("cvc-clinicdb", tif("Ground Truth/26.tif", np.zeros((16, 20, 4), np.uint8)), "one or three channels", "frame026"),
+    (
+        "cvc-clinicdb",
+        tif("Ground Truth/26.tif", np.zeros((16, 20, 4), np.uint8)),
+        "must not be transparent",
+        "frame026",
+    ),
     (
         "cvc-clinicdb",
         tif("Original/26.tif", np.zeros((16, 20, 3), np.uint16)),
@@ -285,10 +368,75 @@ CONTENT = [
     ),
     ("synapse", truncate(BTCV_IMAGE), "img0005.nii.gz: cannot be read", "case0005"),
     ("synapse", nifti(BTCV_LABEL, array=put(14)), "label values must be among 0 to 13, got 14", "case0005"),
+    (
+        "acdc",
+        nifti(LABEL, array=put(2.4)),
+        f"{LABEL}: label values must be whole numbers, got 2.4",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        nifti(LABEL, origin=(-10.0, 20.5, 11.0)),
+        f"{LABEL}: the mask must lie where its image lies; origin (-10, 20.5, 3) of the image, (-10, 20.5, 11) of the "
+        "mask; if the voxels belong together all the same, give the mask its image's header",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        nifti(LABEL, direction=(1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)),
+        "direction (-1, 0, 0, 0, -1, 0, 0, 0, 1) of the image, (1, 0, 0, 0, -1, 0, 0, 0, 1) of the mask",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        nifti(IMAGE, array=put(np.nan)),
+        f"{IMAGE}: all voxels must be numbers, 1 are not-a",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        nifti(LABEL, array=put(np.nan)),
+        f"{LABEL}: all voxels must be numbers, 1 are not-a",
+        "patient003_frame01",
+    ),
+    (
+        "acdc",
+        header(IMAGE, 80, np.float32(np.nan)),
+        f"{IMAGE}: the spacing must be positive numbers of mm, got nan x 1.5 x 8.0",
+        "patient003_frame01",
+    ),
+    ("acdc", header(LABEL, 84, np.float32(0)), f"{LABEL}: the spacing must be positive", "patient003_frame01"),
+    ("acdc", header(IMAGE, 292, np.float32(np.nan)), f"{IMAGE}: origin and directions in its", "patient003_frame01"),
+    (
+        "acdc",
+        lambda root: write_nifti(root / IMAGE, np.zeros((4, 12, 10, 3), np.uint8), is_vector=True),
+        f"{IMAGE}: must have one number a voxel, got 3",
+        "patient003_frame01",
+    ),
+    (
+        "isic2018",
+        png(ISIC_MASK, np.dstack([np.full((20, 30, 3), 255, np.uint8), np.eye(20, 30, dtype=np.uint8) * 255])),
+        f"{ISIC_MASK}: must not be transparent, as what is seen depends on what is behind",
+        "ISIC_0000003",
+    ),
+    (
+        "isic2018",
+        png(ISIC_MASK, np.full((20, 30, 3), (0, 0, 255), np.uint8)),
+        f"{ISIC_MASK}: a mask must be black and white, got colours (channels differ by 255 of 255)",
+        "ISIC_0000003",
+    ),
+    (
+        "cvc-clinicdb",
+        lambda root: tifffile.imwrite(
+            root / "Ground Truth/26.tif", np.zeros((3, 16, 20), "u1"), photometric="minisblack"
+        ),
+        "Ground Truth/26.tif: must be one picture, got 3 pages",
+        "frame026",
+    ),
     ("transunet", truncate(SLICE), f"{SLICE}: cannot be read", "case0006"),
     ("transunet", truncate(VOLUME), f"{VOLUME}: cannot be read", "case0001"),
     ("transunet", npz(SLICE, label=lambda a: a + 8), f"{SLICE}: label values must be among 0 to 8, got", "case0006"),
-    ("transunet", npz(SLICE, label=put(float("nan"))), f"{SLICE}: label values must be among 0 to 8", "case0006"),
+    ("transunet", npz(SLICE, label=put(float("nan"))), f"{SLICE}: all voxels must be numbers, 1 are not", "case0006"),
     ("transunet", npz(SLICE, image=put(float("nan"))), f"{SLICE}: intensities must be from 0 to 1", "case0006"),
     ("transunet", npz(SLICE, image=lambda a: a - 1), f"{SLICE}: intensities must be from 0 to 1", "case0006"),
     (
@@ -411,15 +559,88 @@ def test_neighbours_of_another_size(nnunet_folders, tmp_path, capsys):
     )
 
 
-def test_masks_that_lie_elsewhere_are_paired_and_reported(nnunet_folders, tmp_path, capsys):
+def test_masks_whose_axes_run_otherwise_are_put_in_order(nnunet_folders, tmp_path, capsys):
     source = WRITERS["acdc"](tmp_path / "source")
-    array = sitk.GetArrayFromImage(sitk.ReadImage(str(source / LABEL)))
-    write_nifti(source / LABEL, array, origin=(0.0, 0.0, 0.0))
+    mask = sitk.ReadImage(str(source / LABEL))
+    sitk.WriteImage(sitk.Flip(mask, (True, False, True)), str(source / LABEL))
     assert convert("acdc", source) == 0
-    assert "1 case: Origin or direction of mask and image differ" in capsys.readouterr().out
+    remark = (
+        "1 case: the mask's axes run otherwise than its image's, its voxels were put into the image's order, place by "
+    )
+    assert f"{remark}place in the world: patient003_frame01\n" in capsys.readouterr().out
     written = sitk.ReadImage(str(nnunet_folders / "raw" / "Dataset027_ACDC" / "labelsTr" / "patient003_frame01.nii.gz"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), array)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(mask))
     assert written.GetOrigin() == official.ORIGIN
+    assert written.GetDirection() == official.DIRECTION
+
+
+def test_axes_that_are_not_quite_at_right_angles_are_mended_and_named(nnunet_folders, tmp_path, capfd):
+    source = WRITERS["acdc"](tmp_path / "source", patients=2)
+    files = sorted((source / "training").glob("*/*frame*"))
+    for file in files:
+        affine = np.diag([1.25, 1.5, 8.0, 1.0])
+        affine[0, 1] = 1e-3 * 1.5
+        nibabel.save(nibabel.Nifti1Image(sitk.GetArrayFromImage(sitk.ReadImage(str(file))).T, affine), file)
+    capfd.readouterr()
+    assert convert("acdc", source) == 0
+    captured = capfd.readouterr()
+    remark = "4 cases: the axes in a header are not quite at right angles, the nearest right angles were written: "
+    assert f"{remark}patient001_frame01, patient001_frame12, patient002_frame01, patient002_frame12\n" in captured.out
+    assert "WARNING" not in captured.err
+    for file in (nnunet_folders / "raw" / "Dataset027_ACDC" / "labelsTr").iterdir():
+        original = source / "training" / file.name[:10] / f"{file.name[:18]}_gt.nii.gz"
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(sitk.ReadImage(str(file))), np.asarray(nibabel.load(original).dataobj).T
+        )
+
+
+def test_labels_stored_as_floats_just_below_are_the_labels(nnunet_folders, tmp_path):
+    source = WRITERS["acdc"](tmp_path / "source")
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(source / LABEL)))
+    nifti(LABEL, array=lambda array: array.astype(np.float32) * np.float32(0.99995))(source)
+    assert convert("acdc", source) == 0
+    written = nnunet_folders / "raw" / "Dataset027_ACDC" / "labelsTr" / "patient003_frame01.nii.gz"
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))), expected)
+
+
+@pytest.mark.parametrize("how", ["white is zero", "palette", "turned", "black and white"])
+def test_masks_are_what_a_viewer_shows(how, nnunet_folders, tmp_path):
+    source = WRITERS["cvc-clinicdb"](tmp_path / "source")
+    mask = np.zeros((16, 20), np.uint8)
+    mask[3:7, 2:13] = 255
+    file = source / "Ground Truth" / "26.tif"
+    if how == "white is zero":
+        tifffile.imwrite(file, 255 - mask, photometric="miniswhite")
+    elif how == "palette":
+        colours = np.full((3, 256), 65535, np.uint16)
+        colours[:, 7] = 0
+        tifffile.imwrite(file, np.where(mask > 0, 3, 7).astype(np.uint8), photometric="palette", colormap=colours)
+    elif how == "turned":
+        Image.fromarray(np.rot90(mask)).save(file, tiffinfo={274: 6})
+    else:
+        Image.fromarray(mask).convert("1").save(file)
+    assert convert("cvc-clinicdb", source) == 0
+    with Image.open(next(nnunet_folders.glob("raw/*/labelsTr/frame026.png"))) as label:
+        np.testing.assert_array_equal(np.asarray(label), mask > 0)
+
+
+def test_healthy_files_under_other_names_are_taken(nnunet_folders, tmp_path, capsys):
+    """Uncompressed volumes, masks as older challenges name them, and a mark before the text of Info.cfg."""
+    acdc, isic, synapse = (WRITERS[data](tmp_path / data) for data in ("acdc", "isic2018", "synapse"))
+    results = []
+    for number in (900, 910):
+        for shift, (data, source) in enumerate((("acdc", acdc), ("isic2018", isic), ("synapse", synapse))):
+            assert convert(data, source, "-d", number + shift) == 0, capsys.readouterr()
+            (dataset,) = (nnunet_folders / "raw").glob(f"Dataset{number + shift}_*")
+            results.append({name: content for name, content in snapshot(dataset).items() if "dataset.json" not in name})
+        for file in [*acdc.rglob("*frame*.nii.gz"), *synapse.rglob("*.nii.gz")]:
+            file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+            file.unlink()
+        for file in isic.rglob("*_segmentation.png"):
+            file.rename(file.with_name(file.name.replace("_segmentation.png", "_Segmentation.PNG")))
+        for file in acdc.rglob("Info.cfg"):
+            file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert results[:3] == results[3:]
 
 
 @pytest.mark.parametrize(
@@ -455,8 +676,21 @@ def test_no_case_left(nnunet_folders, tmp_path, capsys):
     for frame in (1, 2):
         truncate(f"Original/{frame}.tif")(source)
     assert convert("cvc-clinicdb", source, "--skip-bad") == 1
-    assert "Original/2.tif: cannot be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"-i {source} has no training case that can be converted:\n  " in error
+    assert "Original/2.tif: cannot be read" in error
+    assert "--skip-bad" not in error
     assert not list(nnunet_folders.rglob("dataset.json"))
+
+
+def test_nothing_recognised(nnunet_folders, tmp_path, capsys):
+    for kind in ("Original", "Ground Truth"):
+        (tmp_path / "source" / kind).mkdir(parents=True)
+        (tmp_path / "source" / kind / "frames.zip").touch()
+    assert convert("cvc-clinicdb", tmp_path / "source") == 1
+    error = capsys.readouterr().err
+    assert error.endswith("source has no training case that can be converted: nothing in it was recognised\n")
+    assert snapshot(nnunet_folders) == {"preprocessed": None, "raw": None}
 
 
 def test_layouts_that_are_there_twice(nnunet_folders, tmp_path, capsys):
@@ -474,9 +708,9 @@ def test_layouts_that_are_there_twice(nnunet_folders, tmp_path, capsys):
     [
         ("frame,video\n1,a\n", "must have the columns frame and sequence, got frame, video"),
         ("", "must have the columns frame and sequence, got nothing"),
-        ("frame,sequence\none,a\n", "each frame number once with its sequence, got 'one', 'a' in line 2"),
-        ("frame,sequence\n1,a\n1,b\n", "got '1', 'b' in line 3"),
-        ("frame,sequence\n1\n", "got '1', '' in line 2"),
+        ("frame,sequence\none,a\n", "each frame number once with its sequence, got 'one', 'a' in row 1"),
+        ("frame,sequence\n1,a\n1,b\n", "got '1', 'b' in row 2"),
+        ("frame,sequence\n1\n", "got '1', '' in row 1"),
         ("frame,sequence\n1,a\n", "2 is not in"),
         (None, "cannot be read: [Errno 2]"),
     ],

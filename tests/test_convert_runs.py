@@ -8,8 +8,10 @@ import sys
 import time
 from contextlib import suppress
 
+import numpy as np
 import official_folders as official
 import pytest
+import SimpleITK as sitk
 from official_folders import KillsItsProcess, snapshot, write_acdc, write_cvc, write_isic
 
 from nnunetv2_salstm import cli
@@ -271,6 +273,58 @@ def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(processes, stuck, nn
     last.write_bytes(content)
     assert convert("isic2018", source) == 0
     assert len(list(target.glob("labelsTr/*"))) == 12
+
+
+@pytest.mark.parametrize("data", ["acdc", "isic2018"])
+def test_a_case_whose_source_has_changed_since_is_written_anew(data, nnunet_folders, tmp_path):
+    """Even if size and time of the file are as they were."""
+    source = official.WRITERS[data](tmp_path / "source")
+    if data == "acdc":
+        changed, bad = (source / "training" / f"patient00{n}" / f"patient00{n}_frame01_gt.nii.gz" for n in (1, 5))
+        labels = "labelsTr/patient001_frame01.nii.gz"
+    else:
+        changed, bad = (
+            source / "ISIC2018_Task1_Training_GroundTruth" / f"ISIC_000000{n}_segmentation.png" for n in (1, 6)
+        )
+        labels = "labelsTr/ISIC_0000001.png"
+    whole, time_before = bad.read_bytes(), changed.stat().st_mtime_ns
+    bad.write_bytes(whole[:20])
+    assert convert(data, source) == 1
+    bad.write_bytes(whole)
+    target = next((nnunet_folders / "raw").iterdir())
+    before = {file: file.stat().st_mtime_ns for file in target.glob("*Tr/*")}
+    if data == "acdc":
+        mask = sitk.ReadImage(str(changed))
+        mask[0, 0, 0] = (mask[0, 0, 0] + 1) % 4
+        expected = sitk.GetArrayFromImage(mask)
+        sitk.WriteImage(mask, str(changed))
+    else:
+        with official.Image.open(changed) as image:
+            expected = 255 - np.asarray(image)
+        official.Image.fromarray(expected).save(changed)
+        expected = expected > 127
+    os.utime(changed, ns=(time_before, time_before))
+    assert convert(data, source) == 0
+    again = {file: file.stat().st_mtime_ns for file in before}
+    assert [file for file in before if again[file] != before[file]] == [target / labels]
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(target / labels)))
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_a_case_that_is_for_testing_now_is_no_longer_trained_on(nnunet_folders, tmp_path):
+    source = write_acdc(tmp_path / "ACDC", patients=4)
+    bad = source / "training" / "patient004" / "patient004_frame12.nii.gz"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:20])
+    assert convert("acdc", source) == 1
+    bad.write_bytes(whole)
+    (source / "training" / "patient001").rename(source / "testing" / "patient001")
+    (source / "testing" / "patient001" / "patient001_frame01_gt.nii.gz").unlink()
+    assert convert("acdc", source) == 0
+    written = result_of(nnunet_folders)
+    assert not [name for name in written if "Tr/patient001" in name]
+    assert "raw/Dataset027_ACDC/labelsTs/patient001_frame12.nii.gz" in written
+    assert "raw/Dataset027_ACDC/labelsTs/patient001_frame01.nii.gz" not in written
 
 
 def test_the_first_bad_case_stops_a_conversion(nnunet_folders, tmp_path):

@@ -290,6 +290,32 @@ def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, caps
     assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left", ["optimizer_state", "all that training needs"])
+def test_a_checkpoint_without_its_training_is_taken(left, model, tmp_path, capsys):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    gone = ["optimizer_state"]
+    if left != "optimizer_state":
+        gone += ["logging", "current_epoch", "_best_ema", "grad_scaler_state"]
+    torch.save({name: value for name, value in checkpoint.items() if name not in gone}, file)
+    assert graft(file, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    (result,) = (tmp_path / "out").glob("*/*/fold_0/checkpoint_final.pth")
+    made = torch.load(result, weights_only=False)
+    weights = checkpoint["network_weights"]
+    assert all(torch.equal(made["network_weights"][key], weights[key]) for key in weights)
+    assert sgd(network_of(made)).load_state_dict(made["optimizer_state"]) is None
+    assert made["optimizer_state"]["param_groups"][0]["momentum"] == 0.99
+    if left == "optimizer_state":
+        assert "epoch 5; " in printed
+        assert "it has no state of nnU-Net's SGD: momentum starts empty" in printed
+        assert " --c\n" in printed
+    else:
+        assert "it holds no training that nnU-Net could continue" in printed
+        assert " --c\n" not in printed
+    assert "-pretrained_weights" in printed
+
+
 def text_file(model):
     (model / "fold_0" / "checkpoint_final.pth").write_text("text")
 
@@ -326,9 +352,9 @@ def config(text):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (text_file, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (malicious, "checkpoint_final.pth is damaged, cut short or not a checkpoint of nnU-Net"),
-        (weights_only, "it has no init_args, trainer_name, optimizer_state, logging"),
+        (text_file, "checkpoint_final.pth is damaged: it is no file that torch writes"),
+        (malicious, "checkpoint_final.pth holds more than numbers and plain values, .* could run code"),
+        (weights_only, "it has no init_args, trainer_name"),
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),

@@ -609,7 +609,7 @@ def read(out):
     return report, pictures
 
 
-@pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
     a = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
     control = write_model(tmp_path, "nnUNetTrainerBDCLSTM", {"module": "bdclstm", "placement": "skips"}, dims, seed=1)
@@ -648,7 +648,7 @@ def test_a_stock_model_is_said_to_be_one(tmp_path, capsys):
     assert line in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_checkpoint_that_nnunet_wrote(tmp_path):
     file = DATA / "nnUNetTrainerSALSTM_A_0.1.0.pth"
     arguments = torch.load(file, weights_only=False)["init_args"]
@@ -743,8 +743,8 @@ def architecture(configurations):
         (lambda folder: (folder / "plans.json").unlink(), "MODEL_FOLDER must be nnU-Net's folder of a trained model"),
         (lambda folder: shutil.rmtree(folder / "fold_0"), "has no fold_0 or other fold; train the model first"),
         (unfinish, "has no checkpoint_final.pth; its checkpoints are checkpoint_latest.pth: finish the training"),
-        (damage, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net"),
-        (forget_trainer, "checkpoint_final.pth is damaged or no checkpoint of nnU-Net (KeyError: 'trainer_name')"),
+        (damage, "checkpoint_final.pth is damaged: "),
+        (forget_trainer, "checkpoint_final.pth is not a checkpoint of nnU-Net: it has no 'trainer_name'"),
         (cut_weights, "does not fit the network that plans.json names; nnUNetTrainerSALSTM_A builds another one"),
         (change_plans(lambda c: c["2d"].update(previous_stage="3d_lowres")), "is the second stage of a cascade"),
         (

@@ -34,7 +34,7 @@ def values(network, x, autocast):
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("module", ["A", "B", pytest.param("conv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("module", ["A", "B", pytest.param("conv", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     ("plan", "frames"),
     [(tiny(3), False), (tiny(2), False), (tiny(2), True), (THIN, False), (THIN_IN_PLANE, False)],
@@ -75,14 +75,14 @@ def train(network, plan, learning_rate, steps=200):
     return torch.tensor(losses)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("plan", "module"),
     [
         pytest.param(tiny(2), "A", id="2D A"),
         pytest.param(tiny(2), "B", id="2D B"),
         # B computes all that A does.
-        pytest.param(tiny(3), "A", id="3D A", marks=pytest.mark.grid),
+        pytest.param(tiny(3), "A", id="3D A", marks=pytest.mark.nightly),
         pytest.param(tiny(3), "B", id="3D B"),
         pytest.param(RESIDUAL, "B", id="residual encoder 2D B"),
     ],

@@ -80,7 +80,7 @@ def assert_any_batch_is_exported(network, size):
 TRAINED = [path for path in sorted(DATA.glob("nnUNetTrainer*.pth")) if "25d" not in path.name]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("file", TRAINED, ids=lambda file: file.stem)
 def test_the_how_to_exports_a_trained_model(file, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
@@ -104,7 +104,7 @@ def test_the_how_to_exports_a_trained_model(file, tmp_path, monkeypatch, capsys)
     assert_close(torch.from_numpy(logits), golden["output"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("dims", "salstm", "channels"),
     [(2, {"module": "A"}, 2), (3, {"module": "B"}, 2), (2, {"module": "B", "sequence": "frames"}, 6)],
@@ -120,7 +120,7 @@ def test_residual_encoders_equal_pytorch(dims, salstm, channels, tmp_path):
     assert_equal_outputs(graph, network, x[1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_end_slice_again_beyond_the_ends(tmp_path):
     torch.manual_seed(0)
     layer = SliceSALSTM(SALSTM(4, 4, 3, 3, module="B"), boundary="replicate").eval()

@@ -1,10 +1,13 @@
 """Means over cells and additions to cells: equal to pooling and nearest interpolation, values and gradients."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from closeness import assert_close
 from torch.nn import functional as F
 
+import nnunetv2_salstm
 from nnunetv2_salstm.nn.pooling import add_upsampled, average_pool
 
 WHOLE = [
@@ -101,3 +104,9 @@ def test_float32_sums_stay_float32_under_autocast(cell, size):
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.float32
         assert torch.equal(a, b)
+
+
+def test_the_package_has_no_autograd_functions():
+    """Plain operations only: torch.func, export, and graphs cut by DDP see through nothing else."""
+    package = Path(nnunetv2_salstm.__file__).parent
+    assert [file.name for file in package.rglob("*.py") if "autograd.Function" in file.read_text()] == []

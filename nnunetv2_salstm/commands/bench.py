@@ -40,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(PRESETS),
         help=f"plans that come with this package, all by default: {', '.join(PRESETS)}",
     )
-    plans.add_argument(
-        "--plans", type=Path, metavar="FILE", dest="plans_file", help="nnU-Net plans, e.g. nnUNetPlans.json"
+    plans.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net plans, e.g. nnUNetPlans.json")
+    add_option(plans, "-d", help="a planned data set, by number or name")
+    add_option(
+        parser,
+        "-c",
+        many=True,
+        help="of the plans or data set, e.g. 3d_fullres (default: every one in a file of plans)",
     )
-    add_option(plans, "-d", help="planned data set, by number or name")
-    add_option(parser, "-c", many=True, help="e.g. 3d_fullres (default: all in a file of plans)")
-    add_option(parser, "-p", help="name of the data set's plans (%(default)s)")
+    add_option(parser, "-p", dest="plans_name", help="plans of the data set (%(default)s)")
     add_option(
         parser,
         "-tr",
@@ -115,10 +118,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _plans(arguments: argparse.Namespace) -> list[BenchPlan]:
 
-    if arguments.plans_file is not None:
-        return plans_in_file(arguments.plans_file, arguments.configurations)
+    if arguments.plans is not None:
+        return plans_in_file(arguments.plans, arguments.configurations)
     if arguments.dataset is not None:
-        return plans_of_dataset(arguments.dataset, arguments.plans, arguments.configurations)
+        return plans_of_dataset(arguments.dataset, arguments.plans_name, arguments.configurations)
     if arguments.configurations:
         raise SalstmError("-c needs a data set (-d) or a file of plans (--plans); a preset has one configuration")
     return presets(arguments.preset)

@@ -18,7 +18,7 @@ from nnunetv2_salstm.converters import phantom
 from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results_json
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
-from nnunetv2_salstm.host.commands import run_nnunet
+from nnunetv2_salstm.host.commands import on_device, run_nnunet
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import written_whole
 from nnunetv2_salstm.host.versions import (
@@ -40,9 +40,12 @@ METHODS = {
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
 DATASET_ID = str(phantom.DATASET_ID)
-# An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds.
+# An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds. What
+# follows says that its checkpoint is written.
 EPOCH = re.compile(
-    r": Epoch (\d+) *\n.*?: train_loss (\S+).*?: Pseudo dice \[(.*?)\].*?: Epoch time: (\S+) s", re.DOTALL
+    r": Epoch (\d+) *\n.*?: train_loss (\S+).*?: Pseudo dice \[(.*?)\].*?: Epoch time: (\S+) s"
+    r"(?=.*?: (?:Epoch \d|Training done))",
+    re.DOTALL,
 )
 DECIMAL = re.compile(r"nan|\d+\.\d+(?:e[+-]?\d+)?")
 # Seconds without a line before a sign of life.
@@ -128,11 +131,9 @@ class _Demo:
             # Threads that spin while they wait make a run several times slower on a busy machine.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        kind, _, index = device.partition(":")
-        self.on_device = ["-device", kind]
-        if index:
-            # nnU-Net's commands know no other way to name one.
-            self.environment["CUDA_VISIBLE_DEVICES"] = index
+        kind, visible = on_device(device)
+        self.device_option = ["-device", kind]
+        self.environment |= visible
         self.console = _Console(stages=3 + len(METHODS))
 
     def run(self) -> Document:
@@ -177,7 +178,7 @@ class _Demo:
         self.console.stage(f"Train {method}: nnUNetv2_train -tr {trainer}")
         if self.already((fold / "validation" / "summary.json").is_file()):
             return
-        arguments = [DATASET_ID, CONFIGURATION, "0", "-tr", trainer, *self.on_device]
+        arguments = [DATASET_ID, CONFIGURATION, "0", "-tr", trainer, *self.device_option]
         # In the order in which nnU-Net looks for them.
         checkpoints = [file for kind in ("latest", "best") if (file := fold / f"checkpoint_{kind}.pth").is_file()]
         if (fold / "checkpoint_final.pth").is_file():
@@ -211,7 +212,18 @@ class _Demo:
                 self.nnunet(
                     "nnUNetv2_predict",
                     *("-i", str(self.raw / "imagesTs"), "-o", str(folder), "-d", DATASET_ID, "-c", CONFIGURATION),
-                    *("-tr", trainer, "-f", "0", "-npp", "1", "-nps", "1", "--disable_progress_bar", *self.on_device),
+                    *(
+                        "-tr",
+                        trainer,
+                        "-f",
+                        "0",
+                        "-npp",
+                        "1",
+                        "-nps",
+                        "1",
+                        "--disable_progress_bar",
+                        *self.device_option,
+                    ),
                     *([] if settings.mirroring else ["--disable_tta"]),
                 )
         summary = predictions / "summary.json"

@@ -67,24 +67,30 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _described(checkpoint: "GraftedCheckpoint") -> str:
+    epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
     text = (
-        f"{checkpoint.path}: {checkpoint.stock_tensors} tensors of the stock network, epoch {checkpoint.epoch}; "
+        f"{checkpoint.path}: {checkpoint.stock_tensors} tensors of the stock network{epoch}; "
         f"{checkpoint.new_weights / 1e6:.2f} M weights are new"
     )
-    return text if checkpoint.keeps_momentum else f"{text}; its optimiser was not nnU-Net's SGD: momentum starts empty"
+    if checkpoint.epoch is None:
+        return f"{text}; it holds no training that nnU-Net could continue"
+    return text if checkpoint.keeps_momentum else f"{text}; it has no state of nnU-Net's SGD: momentum starts empty"
 
 
 def _next_steps(model: "GraftedModel") -> str:
     checkpoint = model.checkpoints[0]
     fold = checkpoint.path.parts[0].removeprefix("fold_")
     options = f"{model.dataset} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name}"
-    results, left = model.folder.parents[1], _epochs_left(model.trainer, checkpoint.epoch)
+    go_on = {}
+    if checkpoint.epoch is not None:
+        results, left = model.folder.parents[1], _epochs_left(model.trainer, checkpoint.epoch)
+        go_on = {f"Continue the training, with nnUNet_results={results}{left}:": f"nnUNetv2_train {options} --c"}
     steps = {
         "Predict, as the stock model did:": (
             f"nnUNetv2_predict_from_modelfolder -m {model.folder} -i INPUT -o OUTPUT -f {fold} "
             f"-chk {checkpoint.path.name}"
         ),
-        f"Continue the training, with nnUNet_results={results}{left}:": f"nnUNetv2_train {options} --c",
+        **go_on,
         "Or start a new training from these weights (nnU-Net draws the segmentation heads anew then):": (
             f"nnUNetv2_train {options} -pretrained_weights {model.folder / checkpoint.path}"
         ),

@@ -3,8 +3,16 @@
 import re
 from pathlib import Path
 
-from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
-from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase
+from nnunetv2_salstm.converters.case import (
+    Case,
+    Collection,
+    entries,
+    left_over,
+    not_the_dataset,
+    without_duplicates,
+)
+from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase, volume_files
+from nnunetv2_salstm.host.files import read_text
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
@@ -22,12 +30,15 @@ def find(folder: Path, neighbours: int = 0) -> Collection:
         SalstmError: if the folder has no training patients.
     """
     # The folder of the training patients itself will do, but test patients are not trained on by mistake.
-    training = _patients(folder / "training") or (_patients(folder) if folder.name != "testing" else [])
-    if not training:
+    above = [path for path in (folder / "training", folder) if _patients(path) and path.name != "testing"]
+    if not above:
         raise not_the_dataset(folder, "ACDC", "training/patient001/, ... (and testing/)")
     problems: list[str] = []
     cases: list[tuple[Case, Path]] = []
-    for patients, test in ((training, False), (_patients(folder / "testing"), True)):
+    for part, test in ((above[0], False), (folder / "testing", True)):
+        patients = _patients(part)
+        read_elsewhere = [folder / "training", folder / "testing"]
+        problems += left_over(part, [*patients, *read_elsewhere], "a patient's folder must be patient and three digits")
         for patient in patients:
             cases += _cases(patient, test, bool(neighbours), problems)
     return Collection(
@@ -58,16 +69,20 @@ def _cases(patient: Path, test: bool, neighbours: bool, problems: list[str]) -> 
     cases: list[tuple[Case, Path]] = []
     for frame in frames:
         name = f"{patient.name}_frame{frame:02d}"
-        image, label = patient / f"{name}.nii.gz", patient / f"{name}_gt.nii.gz"
-        missing = [file for file in (image, label) if not file.is_file()]
-        if label in missing and test and image.is_file():
-            # Older downloads have the test images only.
-            cases.append((VolumeCase(name, patient.name, group, test, image, None, {}, neighbours), image))
-        elif missing:
-            problems += [f"{file}: missing, but Info.cfg names frame {frame}" for file in missing]
-        else:
-            mapping = {value: value for value in LABELS.values()}
-            cases.append((VolumeCase(name, patient.name, group, test, image, label, mapping, neighbours), image))
+        images, labels = volume_files(patient, name), volume_files(patient, f"{name}_gt")
+        missing = [part for part, files in (("", images), ("_gt", labels)) if not files]
+        # Older downloads have the test images only.
+        if missing and not (test and images):
+            problems += [
+                f"{patient / f'{name}{part}{ENDING}'}: missing, but Info.cfg names frame {frame}" for part in missing
+            ]
+            continue
+        mapping = {value: value for value in LABELS.values()}
+        of_image: list[Path | None] = [*labels] or [None]
+        for image in images:
+            for label in of_image:
+                case = VolumeCase(name, patient.name, group, test, image, label, mapping, neighbours)
+                cases.append((case, label if label and len(labels) > 1 else image))
     return cases
 
 
@@ -79,7 +94,7 @@ def _read_info(file: Path, test: bool) -> tuple[tuple[int, int], str]:
     """
     if not file.is_file():
         raise ValueError("missing; it names the frames and the group")
-    lines = (line.partition(":") for line in file.read_text().splitlines())
+    lines = (line.partition(":") for line in read_text(file).splitlines())
     values = {key.strip(): value.strip() for key, _, value in lines}
     frames = [values.get(key, "nothing") for key in ("ED", "ES")]
     if not all(frame.isdecimal() for frame in frames) or int(frames[0]) == int(frames[1]):

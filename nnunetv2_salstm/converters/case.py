@@ -1,8 +1,7 @@
 """What converters have in common: a case that reads itself, and a collection of cases found in a folder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile, Geometry, whole_numbers
 
-
-class BadCase(Exception):
-    """A case that breaks a rule of its data set; the message names the file and the rule."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the voxels of a volume lie, as SimpleITK says it: x, y, z, in mm."""
-
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
+# What lies beside the cases of a data set: licences, citations, tables, archives, what file managers leave.
+_BESIDES = (
+    *(".txt", ".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".csv", ".tsv", ".xls", ".xlsx", ".json"),
+    *(".xml", ".yaml", ".cfg", ".ini", ".db", ".md5", ".sha256", ".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +27,13 @@ class Content:
         images: one for each file that nnU-Net reads, all of one size.
         label: (D, H, W) or (H, W), None for a test case without one.
         geometry: None for pictures.
-        remark: a sentence for the summary, the same for all cases that it is true of.
+        remarks: what was mended, in words that are the same for all cases that it is true of.
     """
 
     images: tuple[NDArray, ...]
     label: NDArray[np.uint8] | None
     geometry: Geometry | None = None
-    remark: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Case(ABC):
         """Reads and checks the case's files.
 
         Raises:
-            BadCase: if one cannot be read or breaks a rule.
+            BadFile: if one cannot be read or breaks a rule.
         """
 
 
@@ -97,38 +90,20 @@ class Collection:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turns whatever a library fails with on a file into a BadCase that names it."""
-    try:
-        yield
-    except (BadCase, MemoryError):
-        raise
-    except Exception as error:
-        # Errors of SimpleITK have several lines, the last of which says what is wrong.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise BadCase(f"{file}: cannot be read, is it complete? ({reason[:200]})") from None
-
-
 def map_labels(values: NDArray, mapping: Mapping[int, int], file: Path) -> NDArray[np.uint8]:
     """Returns the labels that a mapping makes of the values of a file.
 
     Raises:
-        BadCase: if there is a value that the mapping does not have.
+        BadFile: if there is a value that the mapping does not have.
     """
-    low, high = values.min(), values.max()
-    # Written so that not-a-number is refused too.
-    if not (low >= 0 and high <= 255):
-        raise BadCase(f"{file}: label values must be among {_listed(mapping)}, got {low:g} to {high:g}")
-    labels = values.astype(np.uint8)
-    if not np.array_equal(labels, values):
-        raise BadCase(f"{file}: label values must be whole numbers, got {values[labels != values][0]:g}")
-    unknown = set(np.flatnonzero(count_values(labels)).tolist()) - mapping.keys()
+    values = whole_numbers(values, file)
+    unknown = np.unique(values[~np.isin(values, list(mapping))]).tolist()
     if unknown:
-        raise BadCase(f"{file}: label values must be among {_listed(mapping)}, got {_listed(unknown)}")
-    table = np.zeros(256, np.uint8)
+        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise BadFile(f"{file}: label values must be among {_listed(mapping)}, got {shown}")
+    table = np.zeros(max(mapping) + 1, np.uint8)
     table[list(mapping)] = list(mapping.values())
-    return table[labels]
+    return table[values]
 
 
 def count_values(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -157,6 +132,21 @@ def entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def left_over(folder: Path, known: Container[Path], rule: str) -> list[str]:
+    """Returns a problem for each file or folder in a folder that is not known, but for documents and archives.
+
+    Args:
+        folder: of the data set.
+        known: what the converter reads, or leaves out for a reason of its own.
+        rule: what the names must be.
+    """
+    return [
+        f"{path}: {rule}, got {path.name}{'/' if path.is_dir() else ''}"
+        for path in entries(folder)
+        if path not in known and (path.is_dir() or (path.suffix and not path.name.lower().endswith(_BESIDES)))
+    ]
 
 
 def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:

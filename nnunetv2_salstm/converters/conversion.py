@@ -13,11 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nnunetv2_salstm.converters import acdc, cvc_clinicdb, isic2018, synapse
-from nnunetv2_salstm.converters.case import BadCase, Case, Collection
-from nnunetv2_salstm.converters.dataset import MADE_BY, Target
+from nnunetv2_salstm.converters.case import Case, Collection
+from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
 from nnunetv2_salstm.converters.splits import Splits, split
 from nnunetv2_salstm.converters.summary import Facts
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile
 
 # What finds the cases in the official folder of each data set.
 FINDERS: dict[str, Callable[..., Collection]] = {
@@ -75,6 +76,8 @@ def convert(
     target.require_free(source, settings, overwrite)
     if collection.problems and not (skip_bad or dry_run):
         raise _refused(collection.problems)
+    if not _training(collection.cases):
+        raise _nothing_left(source, collection.problems)
     if not (skip_bad or collection.problems):
         # Before the long work; with cases to leave out it is not known yet which there will be.
         target.require_splits(split(_training(collection.cases)), overwrite)
@@ -89,11 +92,12 @@ def convert(
         if problems and not skip_bad:
             raise _refused(problems)
         if not _training(cases):
-            raise _refused([*problems, f"-i {source} has no training case that is not bad"])
+            raise _nothing_left(source, problems)
         splits = split(_training(cases))
         target.require_splits(splits, overwrite)
         if not dry_run:
-            target.finish(collection, cases, splits)
+            files = {file for case in cases for file in facts[case.name].files}
+            target.finish(collection, files, len(_training(cases)), splits)
     return Converted(facts, problems, splits)
 
 
@@ -109,11 +113,12 @@ class _Work:
         """Returns the case's facts, or why it is bad."""
         try:
             content = case.read()
-        except BadCase as error:
+        except BadFile as error:
             return str(error)
+        files = files_of(case, content, self.ending)
         if self.target is not None:
-            self.target.write_case(case, content, self.ending)
-        return Facts.of(content, self.labels)
+            self.target.write_case(files, content.geometry)
+        return Facts.of(content, self.labels, files)
 
 
 def _convert(collection: Collection, work: _Work, go_on: bool, processes: int) -> tuple[dict[str, Facts], list[str]]:
@@ -191,9 +196,14 @@ def _refused(problems: Sequence[str]) -> SalstmError:
     return SalstmError(f"{len(problems)} problems; {ways_out}:{lines}")
 
 
+def _nothing_left(folder: Path, problems: Sequence[str]) -> SalstmError:
+    reasons = "".join(f"\n  {problem}" for problem in problems) or " nothing in it was recognised"
+    return SalstmError(f"-i {folder} has no training case that can be converted:{reasons}")
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns what writing fails with into a SalstmError; what fails in reading is a BadCase before it gets here."""
+    """Turns what writing fails with into a SalstmError; what fails in reading is a BadFile before it gets here."""
     try:
         yield
     except OSError as error:

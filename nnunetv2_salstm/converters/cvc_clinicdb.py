@@ -1,13 +1,20 @@
 """CVC-ClinicDB: 612 frames with polyps, of 29 colonoscopy video sequences."""
 
 import bisect
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
+from nnunetv2_salstm.converters.case import (
+    Case,
+    Collection,
+    entries,
+    left_over,
+    not_the_dataset,
+    without_duplicates,
+)
 from nnunetv2_salstm.converters.pictures import ENDING, RGB, PictureCase
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_table
 
 # The first frame of each sequence; the last one ends with frame 612.
 FIRST_FRAMES = (
@@ -85,9 +92,9 @@ def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Co
 def _frames(folder: Path, problems: list[str]) -> dict[int, list[Path]]:
     """Returns the files of each frame, of which there should be one."""
     frames: dict[int, list[Path]] = {}
-    for file in entries(folder):
-        if file.suffix.lower() not in _SUFFIXES:
-            continue
+    pictures = [file for file in entries(folder) if file.suffix.lower() in _SUFFIXES]
+    problems += left_over(folder, pictures, f"a frame must be one of {', '.join(_SUFFIXES)}")
+    for file in pictures:
         if file.stem.isdecimal():
             frames.setdefault(int(file.stem), []).append(file)
         else:
@@ -104,21 +111,17 @@ def _sequence(frame: int, given: Mapping[int, str] | None) -> str | None:
 
 
 def _read_sequences(file: Path) -> dict[int, str]:
-    rule = f"--sequences {file} must have the columns frame and sequence"
     try:
-        with file.open(newline="") as lines:
-            reader = csv.DictReader(lines)
-            if not {"frame", "sequence"} <= set(reader.fieldnames or ()):
-                raise SalstmError(f"{rule}, got {', '.join(reader.fieldnames or ()) or 'nothing'}")
-            sequences: dict[int, str] = {}
-            for row in reader:
-                frame, sequence = (row["frame"] or "").strip(), (row["sequence"] or "").strip()
-                if not frame.isdecimal() or not sequence or sequences.get(int(frame), sequence) != sequence:
-                    raise SalstmError(
-                        f"{rule}, each frame number once with its sequence, got {frame!r}, {sequence!r} "
-                        f"in line {reader.line_num}"
-                    )
-                sequences[int(frame)] = sequence
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = read_table(file, ("frame", "sequence"))
+    except (OSError, ValueError) as error:
         raise SalstmError(f"--sequences {file} cannot be read: {error}") from None
+    sequences: dict[int, str] = {}
+    for row, values in enumerate(rows, 1):
+        frame, sequence = values["frame"], values["sequence"]
+        if not frame.isdecimal() or not sequence or sequences.get(int(frame), sequence) != sequence:
+            raise SalstmError(
+                f"--sequences {file} must have each frame number once with its sequence, got {frame!r}, {sequence!r} "
+                f"in row {row} below the names of the columns"
+            )
+        sequences[int(frame)] = sequence
     return sequences

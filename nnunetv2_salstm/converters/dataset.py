@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Collection, Content
 from nnunetv2_salstm.converters.pictures import write_picture
@@ -17,6 +20,7 @@ from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import written_whole
 from nnunetv2_salstm.host.frames import with_neighbours
+from nnunetv2_salstm.host.images import BadFile, Geometry, read_picture, read_volume, same_geometry
 
 MADE_BY = "nnUNetv2_salstm convert"
 # Says which conversion the folder belongs to until dataset.json is there, which is written last.
@@ -98,27 +102,21 @@ class Target:
         if not self._is_begun(settings):
             self._write_json(BEGUN, settings)
 
-    def write_case(self, case: Case, content: Content, ending: str) -> None:
-        """Writes the files of a case that are not there yet.
+    def write_case(self, files: Mapping[str, NDArray], geometry: Geometry | None) -> None:
+        """Writes the files of a case, unless they are there and hold the same: their source may have changed since.
 
         Raises:
             OSError: if one cannot be written.
         """
-        kind = "Ts" if case.test else "Tr"
-        files = {
-            self.folder / f"images{kind}" / f"{case.name}_{index:04d}{ending}": image
-            for index, image in enumerate(content.images)
-        }
-        if content.label is not None:
-            files[self.folder / f"labels{kind}" / f"{case.name}{ending}"] = content.label
-        for file, array in files.items():
-            if file.exists():
+        for name, array in files.items():
+            file = self.folder / name
+            if file.exists() and _holds(file, array, geometry):
                 continue
             with written_whole(file) as unfinished:
-                if content.geometry is None:
+                if geometry is None:
                     write_picture(array, unfinished)
                 else:
-                    write_volume(array, content.geometry, unfinished)
+                    write_volume(array, geometry, unfinished)
 
     def require_splits(self, splits: Splits, overwrite: bool) -> None:
         """Makes sure that nnU-Net will use these splits, or may be made to.
@@ -134,15 +132,19 @@ class Target:
                 "trainings may rest on it: replace it with --overwrite, or choose another number with -d"
             )
 
-    def finish(self, collection: Collection, cases: Iterable[Case], splits: Splits) -> None:
-        """Removes what belongs to no case, and writes the splits and, last of all, dataset.json."""
-        training = {case.name: not case.test for case in cases}
+    def finish(self, collection: Collection, files: Container[str], training: int, splits: Splits) -> None:
+        """Removes what belongs to no case, and writes the splits and, last of all, dataset.json.
+
+        Args:
+            collection: what was found.
+            files: of all cases, in this folder.
+            training: number of training cases.
+            splits: of these.
+        """
         for part in _PARTS:
             for file in (self.folder / part).glob("*"):
-                # Of a case that was left out in the end, or of a process that was killed.
-                name = file.name.removesuffix(collection.file_ending)
-                name = name[:-5] if part.startswith("images") else name
-                if name not in training:
+                # Of a case that was left out in the end, or is another's now, or of a process that was killed.
+                if f"{part}/{file.name}" not in files:
                     file.unlink()
         if splits.folds:
             self._write_json("splits_final.json", splits.folds)
@@ -150,7 +152,7 @@ class Target:
                 unfinished.write_text(_to_json(splits.folds))
         else:
             self.splits_file.unlink(missing_ok=True)
-        self._write_json("dataset.json", describe(collection, self.folder.name, sum(training.values())))
+        self._write_json("dataset.json", describe(collection, self.folder.name, training))
         (self.folder / BEGUN).unlink()
 
     def _is_empty(self) -> bool:
@@ -183,6 +185,15 @@ class Target:
             unfinished.write_text(_to_json(value))
 
 
+def files_of(case: Case, content: Content, ending: str) -> dict[str, NDArray]:
+    """Returns the arrays of a case's files, by their names in the dataset's folder."""
+    kind = "Ts" if case.test else "Tr"
+    files = {f"images{kind}/{case.name}_{index:04d}{ending}": image for index, image in enumerate(content.images)}
+    if content.label is not None:
+        files[f"labels{kind}/{case.name}{ending}"] = content.label
+    return files
+
+
 def describe(collection: Collection, name: str, training: int) -> dict[str, Any]:
     """Returns nnU-Net's dataset.json for so many training cases."""
     description = {
@@ -196,6 +207,18 @@ def describe(collection: Collection, name: str, training: int) -> dict[str, Any]
         "converted_by": f"{MADE_BY} {version('nnunetv2-salstm')}",
     }
     return with_neighbours(description) if collection.neighbours else description
+
+
+def _holds(file: Path, array: NDArray, geometry: Geometry | None) -> bool:
+    """Returns whether a file holds an array; one that cannot be read does not."""
+    try:
+        if geometry is None:
+            return np.array_equal(read_picture(file), array)
+        there = read_volume(file)
+    except BadFile:
+        return False
+    same = there.values.dtype == array.dtype and np.array_equal(there.values, array)
+    return same and same_geometry(there.geometry, geometry)
 
 
 def _read_json(file: Path) -> Any:

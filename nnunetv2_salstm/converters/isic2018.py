@@ -3,10 +3,18 @@
 import re
 from pathlib import Path
 
-from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
+from nnunetv2_salstm.converters.case import (
+    Case,
+    Collection,
+    entries,
+    left_over,
+    not_the_dataset,
+    without_duplicates,
+)
 from nnunetv2_salstm.converters.pictures import ENDING, RGB, PictureCase
 
 _IMAGE = re.compile(r"ISIC_\d{7}")
+_MASK = re.compile(r"(ISIC_\d{7})_(?i:segmentation\.png)")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _PARTS = ("Training", "Validation", "Test")
 
@@ -47,22 +55,30 @@ def _cases(images: Path, masks: Path, test: bool, max_size: int | None, problems
     # The challenge had published the test masks later: the folder may be absent, but not one mask in it.
     labelled = masks.is_dir() or not test
     cases: list[tuple[Case, Path]] = []
-    # Next to the pictures are superpixels, attributions and the licence.
-    for file in entries(images):
-        if file.suffix.lower() not in _SUFFIXES or file.stem.endswith("_superpixels"):
-            continue
+    pictures = [file for file in entries(images) if file.suffix.lower() in _SUFFIXES]
+    problems += left_over(images, pictures, f"an image must be one of {', '.join(_SUFFIXES)}")
+    # Beside the pictures are superpixels.
+    pictures = [file for file in pictures if not file.stem.endswith("_superpixels")]
+    mask_of: dict[str, list[Path]] = {}
+    for file in entries(masks):
+        if match := _MASK.fullmatch(file.name):
+            mask_of.setdefault(match[1], []).append(file)
+    found = [file for files in mask_of.values() for file in files]
+    problems += left_over(masks, found, "a mask's name must be ISIC_, seven digits and _segmentation.png")
+    for file in pictures:
         if not _IMAGE.fullmatch(file.stem):
             problems.append(f"{file}: an image's name must be ISIC_ and seven digits")
             continue
-        mask = masks / f"{file.stem}_segmentation.png"
-        if labelled and not mask.is_file():
-            problems.append(f"{mask}: missing, the mask of {file.name}")
+        of_image = mask_of.get(file.stem, [])
+        if labelled and len(of_image) != 1:
+            problems.append(
+                f"{' and '.join(map(str, of_image))}: there must be one mask of {file.name}; remove all but one"
+                if of_image
+                else f"{masks / f'{file.stem}_segmentation.png'}: missing, the mask of {file.name}"
+            )
             continue
-        case = PictureCase(file.stem, file.stem, "", test, (file,), mask if labelled else None, max_size)
-        cases.append((case, file))
-    known = {file.stem for file in entries(images)}
-    for mask in entries(masks):
-        name = mask.name.removesuffix("_segmentation.png")
-        if name != mask.name and name not in known:
-            problems.append(f"{mask}: a mask must have an image, {name}.jpg is missing in {images}")
+        mask = of_image[0] if labelled else None
+        cases.append((PictureCase(file.stem, file.stem, "", test, (file,), mask, max_size), file))
+    for name in sorted(mask_of.keys() - {file.stem for file in pictures}):
+        problems.append(f"{mask_of[name][0]}: a mask must have an image, {name}.jpg is missing in {images}")
     return cases

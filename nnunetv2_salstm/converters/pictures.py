@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunetv2_salstm.converters.case import BadCase, Case, Content, reading
+from nnunetv2_salstm.converters.case import Case, Content
+from nnunetv2_salstm.host.images import BadFile, read_picture
 
 ENDING = ".png"
 # nnU-Net reads a colour picture as three channels, and divides those of this name by 255.
 RGB = ("rgb_to_0_1",) * 3
 # Edges of masks are grey where they were compressed or resized.
 THRESHOLD = 127
+# What compression may leave of colours where a mask is grey.
+TINT = 32
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class PictureCase(Case):
         size = pictures[0].shape[:2]
         for file, picture in zip(self.images, pictures, strict=True):
             if picture.shape[:2] != size:
-                raise BadCase(
+                raise BadFile(
                     f"{file}: neighbouring frames must be of one size, {_size(picture)} pixels is not that of "
                     f"{self.images[0].name}, {_size(pictures[0])}"
                 )
@@ -44,7 +47,7 @@ class PictureCase(Case):
         if self.label is not None:
             mask = _read_mask(self.label)
             if mask.shape != size:
-                raise BadCase(
+                raise BadFile(
                     f"{self.label}: the mask must have its image's size, {_size(pictures[0])} pixels, got {_size(mask)}"
                 )
         if self.max_size is not None and max(size) > self.max_size:
@@ -64,40 +67,25 @@ def write_picture(picture: NDArray[np.uint8], file: Path) -> None:
 
 
 def _read_rgb(file: Path) -> NDArray[np.uint8]:
-    picture = _read(file)
-    if picture.ndim != 3 or picture.shape[-1] != 3:
-        raise BadCase(f"{file}: must be a colour picture of three channels, got an array of {picture.shape}")
+    picture = read_picture(file)
+    if picture.ndim != 3:
+        raise BadFile(f"{file}: must be a colour picture of three channels, got a grey one of {_size(picture)} pixels")
     return picture
 
 
 def _read_mask(file: Path) -> NDArray[np.uint8]:
-    values = _read(file)
-    if values.ndim == 3 and values.shape[-1] == 3:
+    values = read_picture(file)
+    if values.dtype != np.uint8:
+        raise BadFile(f"{file}: must have 8 bits a channel, got {values.dtype}")
+    if values.ndim == 3:
+        tint = int(np.ptp(values, -1).max())
+        if tint > TINT:
+            raise BadFile(f"{file}: a mask must be black and white, got colours (channels differ by {tint} of 255)")
         values = values.max(-1)
-    if values.ndim != 2:
-        raise BadCase(f"{file}: a mask must have one or three channels, got an array of {values.shape}")
     mask = values > THRESHOLD
     if values.any() and not mask.any():
-        raise BadCase(f"{file}: a mask must be 255 where the structure is, got values up to {values.max()}")
+        raise BadFile(f"{file}: a mask must be 255 where the structure is, got values up to {values.max()}")
     return mask.astype(np.uint8)
-
-
-def _read(file: Path) -> NDArray[np.uint8]:
-    with reading(file):
-        if file.suffix.lower() in (".tif", ".tiff"):
-            # Pillow refuses those of CVC-ClinicDB.
-            import tifffile
-
-            picture = tifffile.imread(file)
-        else:
-            with Image.open(file) as image:
-                # Black and white, or a palette, or an alpha channel: what it looks like.
-                picture = np.asarray(image.convert("RGB") if image.mode in ("1", "P", "RGBA") else image)
-        if picture.dtype != np.uint8:
-            raise BadCase(f"{file}: must have 8 bits a channel, got {picture.dtype}")
-        if picture.size == 0:
-            raise BadCase(f"{file}: cannot be read, is it complete? (it has no pixels)")
-    return picture
 
 
 def _resized(picture: NDArray[np.uint8], width: int, height: int, resampling: Image.Resampling) -> NDArray[np.uint8]:

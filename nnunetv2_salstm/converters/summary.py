@@ -1,39 +1,55 @@
 """What a conversion says at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas
 
 from nnunetv2_salstm.converters.case import Case, Collection, Content, count_values
 from nnunetv2_salstm.converters.splits import FOLDS, Splits
-from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the summary needs of a case: size and spacing (mm), slices first, and how often each label occurs."""
+    """What is known of a converted case: size and spacing (mm), slices first, how often labels occur, its files."""
 
     size: tuple[int, ...]
     spacing: tuple[float, ...] | None
     voxels: tuple[int, ...] | None
-    remark: str | None
+    remarks: tuple[str, ...]
+    files: tuple[str, ...]
 
     @classmethod
-    def of(cls, content: Content, labels: int) -> "Facts":
-        """Returns the facts of a case of a dataset with so many labels."""
+    def of(cls, content: Content, labels: int, files: Iterable[str]) -> "Facts":
+        """Returns the facts of a case of a dataset with so many labels, and with these files in it."""
         geometry, label = content.geometry, content.label
         image = content.images[0]
         return cls(
             image.shape if geometry else image.shape[:2],
             geometry.spacing[::-1] if geometry else None,
             None if label is None else tuple(count_values(label)[:labels].tolist()),
-            content.remark,
+            content.remarks,
+            tuple(files),
         )
 
 
-def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequence[str], splits: Splits) -> str:
-    """Returns the summary, in lines.
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion says at the end.
+
+    Attributes:
+        cases: lines on cases, folds and sizes.
+        labels: a row for each label: its name and value, its voxels or pixels, their share, the cases that have it.
+        remarks: lines on what a user should know.
+    """
+
+    cases: list[str]
+    labels: pandas.DataFrame
+    remarks: list[str]
+
+
+def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequence[str], splits: Splits) -> Summary:
+    """Returns the summary of a conversion.
 
     Args:
         collection: what was found.
@@ -48,13 +64,15 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
     lines.append(f"Size: {_ranges(sizes)} {'voxels' if spacings else 'pixels'}")
     if spacings:
         lines.append(f"Spacing: {_ranges(spacings)} mm")
-    lines += ["", markdown_table(_labels(collection, cases, facts)), ""]
-    remarks = [remark for case in cases if (remark := facts[case.name].remark)]
-    lines += [f"{_count(remarks.count(remark), 'case')}: {remark}" for remark in dict.fromkeys(remarks)]
-    lines += collection.remarks
+    mended: dict[str, list[str]] = {}
+    for case in cases:
+        for remark in facts[case.name].remarks:
+            mended.setdefault(remark, []).append(case.name)
+    remarks = [f"{_count(len(names), 'case')}: {remark}: {_some(names)}" for remark, names in mended.items()]
+    remarks += collection.remarks
     if left_out:
-        lines += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
-    return "\n".join(lines)
+        remarks += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
+    return Summary(lines, _labels(collection, cases, facts), remarks)
 
 
 def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> str:
@@ -75,6 +93,10 @@ def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> 
     return f"Cases: {', '.join(parts)}"
 
 
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
@@ -88,7 +110,7 @@ def _folds(grouping: str, splits: Splits) -> list[str]:
     return [f"Folds: {len(splits.folds)}{fewer} by {grouping}{balanced}; cases to validate with: {sizes}"]
 
 
-def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> Table:
+def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> pandas.DataFrame:
     counted = [voxels for case in cases if (voxels := facts[case.name].voxels) is not None]
     unit = "voxels" if any(facts[case.name].spacing for case in cases) else "pixels"
     rows = []
@@ -97,8 +119,7 @@ def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, F
         number = sum(voxels[value] for voxels in counted)
         having = sum(voxels[value] > 0 for voxels in counted)
         rows.append([name, value, number, number / max(1, total), having])
-    frame = pandas.DataFrame(rows, columns=["label", "value", unit, "share", "cases"])
-    return Table(frame, formats={unit: ",", "share": lambda share: f"{100 * share:.2f} %"})
+    return pandas.DataFrame(rows, columns=["label", "value", unit, "share", "cases"])
 
 
 def _ranges(rows: Sequence[Sequence[float]]) -> str:

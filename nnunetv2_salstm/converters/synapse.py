@@ -4,9 +4,16 @@ import importlib.util
 import re
 from pathlib import Path
 
-from nnunetv2_salstm.converters.case import Case, Collection, entries, not_the_dataset, without_duplicates
+from nnunetv2_salstm.converters.case import (
+    Case,
+    Collection,
+    entries,
+    left_over,
+    not_the_dataset,
+    without_duplicates,
+)
 from nnunetv2_salstm.converters.transunet import SliceFilesCase, VolumeFileCase
-from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase
+from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase, volume_files
 from nnunetv2_salstm.host.errors import SalstmError
 
 ORGANS = (
@@ -27,8 +34,8 @@ ORGANS = (
 # TransUNet's choice, in its order.
 EIGHT_ORGANS = ("aorta", "gallbladder", "left_kidney", "right_kidney", "liver", "pancreas", "spleen", "stomach")
 TRANSUNET_TEST_CASES = (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38)
-_IMAGE = re.compile(r"img(\d{4})\.nii\.gz")
-_LABEL = re.compile(r"label(\d{4})\.nii\.gz")
+_IMAGE = re.compile(r"img(\d{4})\.nii(\.gz)?")
+_LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?")
 _SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
 _STACK = re.compile(r"(case\d{4})\.npy\.h5")
 
@@ -88,20 +95,23 @@ def _find_volumes(folder: Path, training: Path, neighbours: int, organs: int) ->
         _by_number(training / name, pattern, problems) for name, pattern in (("img", _IMAGE), ("label", _LABEL))
     )
     for number in sorted(labels.keys() - images.keys()):
-        problems.append(f"{labels[number]}: a mask must have an image, img{number:04d}.nii.gz is missing in img/")
+        problems.append(f"{labels[number][0]}: a mask must have an image, img{number:04d}.nii.gz is missing in img/")
     cases: list[tuple[Case, Path]] = []
-    for number, image in images.items():
+    for number, of_number in images.items():
         if number not in labels:
-            problems.append(f"{training / 'label' / f'label{number:04d}.nii.gz'}: missing, the mask of {image}")
+            problems.append(f"{training / 'label' / f'label{number:04d}.nii.gz'}: missing, the mask of {of_number[0]}")
             continue
         name, test = f"case{number:04d}", organs == 8 and number in TRANSUNET_TEST_CASES
-        case = VolumeCase(name, name, "", test, image, labels[number], mapping, bool(neighbours))
-        cases.append((case, image))
+        for image in of_number:
+            for label in labels[number]:
+                case = VolumeCase(name, name, "", test, image, label, mapping, bool(neighbours))
+                cases.append((case, label if len(labels[number]) > 1 else image))
     if organs == len(ORGANS):
         # The challenge keeps the labels of its test cases; TransUNet has its own among the labelled ones.
-        for number, image in _by_number(_testing(folder), _IMAGE, problems).items():
+        for number, of_number in _by_number(_testing(folder), _IMAGE, problems).items():
             name = f"case{number:04d}"
-            cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(neighbours)), image))
+            for image in of_number:
+                cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(neighbours)), image))
     return _collection("CT", neighbours, organs, cases=without_duplicates(cases, problems), problems=problems)
 
 
@@ -109,14 +119,12 @@ def _testing(folder: Path) -> Path:
     return (folder if (folder / "Testing").is_dir() else folder / "RawData") / "Testing" / "img"
 
 
-def _by_number(folder: Path, pattern: re.Pattern[str], problems: list[str]) -> dict[int, Path]:
-    found = {}
-    for file in entries(folder):
-        if match := pattern.fullmatch(file.name):
-            found[int(match[1])] = file
-        elif file.name.endswith((".nii", ENDING)):
-            problems.append(f"{file}: the name must be {folder.name}, four digits and {ENDING}")
-    return found
+def _by_number(folder: Path, pattern: re.Pattern[str], problems: list[str]) -> dict[int, list[Path]]:
+    """Returns the files of each number, of which there should be one."""
+    matches = {file: match for file in entries(folder) if (match := pattern.fullmatch(file.name))}
+    problems += left_over(folder, matches, f"the name must be {folder.name}, four digits and {ENDING} or .nii")
+    numbers = {int(match[1]): file.name.partition(".")[0] for file, match in matches.items()}
+    return {number: volume_files(folder, name) for number, name in numbers.items()}
 
 
 def _find_slices(folder: Path, neighbours: int) -> Collection:
@@ -126,8 +134,8 @@ def _find_slices(folder: Path, neighbours: int) -> Collection:
     for file in entries(folder / "train_npz"):
         if match := _SLICE.fullmatch(file.name):
             slices.setdefault(match[1], {})[int(match[2])] = file
-        elif file.suffix == ".npz":
-            problems.append(f"{file}: the name must be caseNNNN_sliceMMM.npz")
+    known = [file for files in slices.values() for file in files.values()]
+    problems += left_over(folder / "train_npz", known, "the name must be caseNNNN_sliceMMM.npz")
     for name, files in slices.items():
         missing = [number for number in range(max(files)) if number not in files]
         if missing:
@@ -142,8 +150,7 @@ def _find_slices(folder: Path, neighbours: int) -> Collection:
     for file in volumes:
         if match := _STACK.fullmatch(file.name):
             cases.append((VolumeFileCase(match[1], match[1], "", True, file, bool(neighbours)), file))
-        elif file.suffix == ".h5":
-            problems.append(f"{file}: the name must be caseNNNN.npy.h5")
+    problems += left_over(folder / "test_vol_h5", [file for _, file in cases], "the name must be caseNNNN.npy.h5")
     if volumes and importlib.util.find_spec("h5py") is None:
         raise SalstmError('test_vol_h5/ is read with h5py; install it with: pip install "nnunetv2-salstm[convert]"')
     remark = "TransUNet's files have no spacing: 1 mm was written, so that distances are in voxels, not in mm."

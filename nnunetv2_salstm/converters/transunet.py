@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_salstm.converters.case import BadCase, Case, Content, Geometry, map_labels, reading
+from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.host.images import BadFile, Geometry, reading
 
 _MAPPING = {value: value for value in range(9)}
 _UNKNOWN = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -28,7 +29,7 @@ class SliceFilesCase(Case):
             with reading(file), file.open("rb") as content, np.load(content) as arrays:
                 image, label = _checked(arrays["image"], arrays["label"], 2, file)
             if images and image.shape != images[0].shape:
-                raise BadCase(f"{file}: slices of a case must be of one size, {images[0].shape}, got {image.shape}")
+                raise BadFile(f"{file}: slices of a case must be of one size, {images[0].shape}, got {image.shape}")
             images.append(image)
             labels.append(label)
         return _content(np.stack(images), np.stack(labels), self.neighbours)
@@ -56,12 +57,12 @@ def _content(image: NDArray, label: NDArray[np.uint8], neighbours: bool) -> Cont
 
 def _checked(image: NDArray, label: NDArray, axes: int, file: Path) -> tuple[NDArray, NDArray[np.uint8]]:
     if image.ndim != axes or image.size == 0:
-        raise BadCase(f"{file}: image must have {axes} axes, got an array of {image.shape}")
+        raise BadFile(f"{file}: image must have {axes} axes, got an array of {image.shape}")
     if label.shape != image.shape:
-        raise BadCase(f"{file}: the mask must have its image's size, {image.shape}, got {label.shape}")
+        raise BadFile(f"{file}: the mask must have its image's size, {image.shape}, got {label.shape}")
     # Written so that not-a-number is refused too.
     if not (image.min() >= 0 and image.max() <= 1):
-        raise BadCase(
+        raise BadFile(
             f"{file}: intensities must be from 0 to 1, as TransUNet leaves them, got {image.min():g} to {image.max():g}"
         )
     return image.astype(np.float32), map_labels(label, _MAPPING, file)

@@ -9,10 +9,16 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunetv2_salstm.converters.case import BadCase, Case, Content, Geometry, map_labels, reading
+from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.host.images import NIFTI, BadFile, Geometry, Volume, placed_like, read_volume
 
 ENDING = ".nii.gz"
+_REORDERED = (
+    "the mask's axes run otherwise than its image's, its voxels were put into the image's order, place by place in the "
+    "world"
+)
+_SHEARED = "the axes in a header are not quite at right angles, the nearest right angles were written"
 
 
 @dataclass(frozen=True)
@@ -31,27 +37,24 @@ class VolumeCase(Case):
 
     def read(self) -> Content:
         """Reads and checks the case's files."""
-        volume, geometry = _read(self.image)
-        label, remark = None, None
+        volume = read_volume(self.image)
+        remarks = [_SHEARED] if volume.sheared else []
+        label = None
         if self.label is not None:
-            values, of_label = _read(self.label)
-            if values.shape != volume.shape:
-                raise BadCase(
-                    f"{self.label}: the mask must have its image's size, {_size(volume)} voxels, got {_size(values)}"
-                )
-            if not np.allclose(of_label.spacing, geometry.spacing, rtol=1e-3):
-                raise BadCase(
-                    f"{self.label}: the mask must have its image's spacing, {geometry.spacing} mm, "
-                    f"got {of_label.spacing}"
-                )
-            if not _same_place(of_label, geometry):
-                remark = (
-                    "Origin or direction of mask and image differ; they were paired voxel by voxel, as nnU-Net does, "
-                    "and the image's were written."
-                )
+            mask = read_volume(self.label)
+            values = placed_like(mask, volume)
+            if values is None:
+                raise BadFile(f"{self.label}: {_difference(mask, volume)}")
+            if not np.array_equal(values, mask.values):
+                remarks.append(_REORDERED)
             label = map_labels(values, self.mapping, self.label)
-        images = with_neighbours(volume) if self.neighbours else (volume,)
-        return Content(images, label, geometry, remark)
+        images = with_neighbours(volume.values) if self.neighbours else (volume.values,)
+        return Content(images, label, volume.geometry, tuple(remarks))
+
+
+def volume_files(folder: Path, name: str) -> list[Path]:
+    """Returns the NIfTI files of a name, compressed or not, of which there should be one."""
+    return [file for ending in NIFTI if (file := folder / f"{name}{ending}").is_file()]
 
 
 def write_volume(volume: NDArray, geometry: Geometry, file: Path) -> None:
@@ -67,33 +70,36 @@ def write_volume(volume: NDArray, geometry: Geometry, file: Path) -> None:
     try:
         sitk.WriteImage(image, str(file), useCompression=True)
         # On a full disk SimpleITK writes what has room, and says nothing.
-        _require_whole(file)
+        with gzip.open(file) as content:
+            while content.read(1 << 24):
+                pass
     except (RuntimeError, EOFError) as error:
         raise OSError(f"{file}: not all of it could be written") from error
 
 
-def _read(file: Path) -> tuple[NDArray, Geometry]:
-    with reading(file):
-        _require_whole(file)
-        image = sitk.ReadImage(str(file))
-        if image.GetDimension() != 3:
-            raise BadCase(f"{file}: must be a volume of three axes, got {image.GetDimension()}")
-        return sitk.GetArrayFromImage(image), Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+def _difference(mask: Volume, image: Volume) -> str:
+    """Returns the rule of their places in the world that a mask breaks, its size first."""
+    if sorted(mask.values.shape) != sorted(image.values.shape):
+        return f"the mask must have its image's size, {_size(image)} voxels, got {_size(mask)}"
+    if not np.allclose(sorted(mask.geometry.spacing), sorted(image.geometry.spacing), rtol=1e-3):
+        return f"the mask must have its image's spacing, {image.geometry.spacing} mm, got {mask.geometry.spacing}"
+    return (
+        "the mask must lie where its image lies; "
+        + "; ".join(
+            f"{name} {_numbers(theirs)} of the image, {_numbers(ours)} of the mask"
+            for name, theirs, ours in (
+                ("origin", image.geometry.origin, mask.geometry.origin),
+                ("direction", image.geometry.direction, mask.geometry.direction),
+            )
+            if not np.allclose(theirs, ours, atol=1e-6)
+        )
+        + "; if the voxels belong together all the same, give the mask its image's header"
+    )
 
 
-def _require_whole(file: Path) -> None:
-    """Reads a compressed file to its end, at which gzip raises EOFError or OSError if it is truncated or corrupt.
-
-    SimpleITK does not: it fills up what is missing, and leaves the check sum alone.
-    """
-    with gzip.open(file) as content:
-        while content.read(1 << 24):
-            pass
+def _size(volume: Volume) -> str:
+    return " x ".join(map(str, volume.values.shape))
 
 
-def _same_place(one: Geometry, other: Geometry) -> bool:
-    return np.allclose(one.origin, other.origin, atol=1e-2) and np.allclose(one.direction, other.direction, atol=1e-3)
-
-
-def _size(volume: NDArray) -> str:
-    return " x ".join(map(str, volume.shape))
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.7g}' for value in values)})"

@@ -52,7 +52,7 @@ class Subject:
     Args:
         trainer: name of the trainer, ours or any that nnU-Net finds; a 2.5D one gets the plan's data with neighbours.
         plan: what to build.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         batch_size: upper bound of the batch, None for the plans'.
     """
 
@@ -75,12 +75,13 @@ class Subject:
     @property
     def network(self) -> nn.Module:
         """The network without torch.compile."""
-        return getattr(self.trainer.network, "_orig_mod", self.trainer.network)
+        network: nn.Module = getattr(self.trainer.network, "_orig_mod", self.trainer.network)
+        return network
 
     @property
     def batch_size(self) -> int:
         """Samples in a batch."""
-        return self.batch["data"].shape[0]
+        return len(self.batch["data"])
 
     @property
     def is_compiled(self) -> bool:
@@ -111,12 +112,14 @@ class Subject:
         """Waits for the device."""
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize()
+        elif self.trainer.device.type == "mps":
+            torch.mps.synchronize()
 
     def count_flops(self) -> int:
         """Returns the FLOPs of the forward pass of one tile."""
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.network(self.tile)
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
     def _make_batch(self) -> dict[str, Any]:
         """Returns random data and labels, the labels at all of deep supervision's resolutions as nnU-Net hands them."""

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.evaluation.benchmark import Measurement
 from nnunetv2_salstm.evaluation.measure import WARM_UP_STEPS
 from nnunetv2_salstm.evaluation.measure_worker import OUT_OF_MEMORY, Job
+from nnunetv2_salstm.host.commands import on_device
 from nnunetv2_salstm.host.errors import SalstmError
 
 FAILED_LINES = 20
@@ -34,17 +36,16 @@ def measure_plan(job: Job, folder: Path, on_step: Callable[[], object]) -> list[
     Raises:
         SalstmError: if a process failed.
     """
-    isolated = _isolated(job.device)
+    kind, visible = on_device(job.device)
+    job, isolated = replace(job, device=kind), _isolated(kind)
     found: dict[str, dict[str, Any]] = {name: {"error": None} for name in job.trainers}
     if isolated:
         for name in job.trainers:
-            alone = Job(job.plan, [name], job.device, job.batch_size, repeats=0)
-            for event in _run_worker(alone, folder, on_step):
+            for event in _run_worker(replace(job, trainers=[name], repeats=0), folder, visible, on_step):
                 _take(event, found)
-        left = [name for name in job.trainers if found[name]["error"] is None]
-        job = Job(job.plan, left, job.device, job.batch_size, job.repeats)
+        job = replace(job, trainers=[name for name in job.trainers if found[name]["error"] is None])
     if job.trainers:
-        for event in _run_worker(job, folder, on_step):
+        for event in _run_worker(job, folder, visible, on_step):
             # The networks share a process now, so that their memory would be wrong.
             if not (isolated and event["event"] == "size"):
                 _take(event, found)
@@ -59,12 +60,14 @@ def _take(event: dict[str, Any], found: dict[str, dict[str, Any]]) -> None:
         found[event["trainer"]].update({k: v for k, v in event.items() if k not in ("event", "trainer")})
 
 
-def _run_worker(job: Job, folder: Path, on_step: Callable[[], object]) -> Iterator[dict[str, Any]]:
+def _run_worker(
+    job: Job, folder: Path, visible: dict[str, str], on_step: Callable[[], object]
+) -> Iterator[dict[str, Any]]:
     """Yields the events of a process that does the job; a process that was killed ran out of memory."""
     job_file, log_file = folder / "job.json", folder / "log.txt"
     job.write(job_file)
     places = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
-    environment = {**os.environ, **places, "nnUNet_wandb_enabled": "0"}
+    environment = {**os.environ, **places, **visible, "nnUNet_wandb_enabled": "0"}
     if not job.repeats:
         # glibc then returns each large tensor to the system when it is freed, so that resident memory is what is in use
         # (without: 5 % from run to run). It costs time, hence not where time is measured.

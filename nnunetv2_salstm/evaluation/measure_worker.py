@@ -26,7 +26,7 @@ class Job:
     Attributes:
         plan: the networks' configuration.
         trainers: which take turns.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", "cuda:N" or "mps"; a worker gets one without a number.
         batch_size: upper bound, or None.
         repeats: timed rounds; 0 only measures sizes.
     """

@@ -23,7 +23,7 @@ def measured_growth(device: str) -> Iterator[Growth]:
     """Yields what will hold, after the block, by how much memory grew in it at most.
 
     On CUDA that is what tensors occupied (max_memory_allocated). On the CPU it is the resident memory of the whole
-    process, whose peak counts from the start of the process: measure once, in a fresh one.
+    process, whose peak counts from the start of the process: measure once, in a fresh one. Elsewhere it is not known.
     """
     growth = Growth()
     if device == "cuda":
@@ -31,6 +31,9 @@ def measured_growth(device: str) -> Iterator[Growth]:
         torch.cuda.reset_peak_memory_stats()
         yield growth
         growth.bytes = torch.cuda.max_memory_allocated() - before
+        return
+    if device != "cpu":
+        yield growth
         return
     resident, _ = _resident()
     yield growth

@@ -1,7 +1,8 @@
-"""Reading nnU-Net's checkpoints without executing what is in them."""
+"""Reading nnU-Net's checkpoints without executing what is in them, and telling which cannot be read at all."""
 
-import errno
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,42 +11,121 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# All that nnU-Net's checkpoints hold besides tensors and plain values: numbers of numpy.
+from nnunetv2_salstm.host.errors import SalstmError
+
+_NUMBERS = ("bool", *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)), "float16", "float32")
+_DTYPES = tuple(np.dtype(name) for name in (*_NUMBERS, "float64"))
+# All that nnU-Net's checkpoints hold besides tensors and plain values: numbers and arrays of numpy. The functions that
+# make them live in numpy.core before numpy 2 and in numpy._core since; a checkpoint names the place of the numpy that
+# wrote it, and is read with either.
 SAFE_GLOBALS: list[Any] = [
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+    *(type(dtype) for dtype in _DTYPES),
+    *(dtype.type for dtype in _DTYPES),
     np.dtype,
-    np.float32,
-    np.float64,
-    np.float64(0).__reduce__()[0],
+    np.ndarray,
+    *(
+        (function, f"{module}.multiarray.{name}")
+        for name, function in (
+            ("scalar", np.float64(0).__reduce__()[0]),
+            ("_reconstruct", np.zeros(1).__reduce__()[0]),
+        )
+        for module in ("numpy.core", "numpy._core")
+    ),
 ]
-# What torch raises for a file that is not a whole checkpoint, or holds other objects.
-UNREADABLE = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+
+
+class CheckpointError(SalstmError, ValueError):
+    """A checkpoint that cannot be read; the message names it, the reason, and a way out."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file that proves to be no whole checkpoint: nothing can read it."""
+
+
+class RefusedCheckpoint(CheckpointError):
+    """A file that is not read here, without proof that it is damaged: nnU-Net's own loading may read it."""
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Returns a checkpoint of nnU-Net; weights stay on the disk until they are used.
+    """Returns a checkpoint of nnU-Net; weights stay on the disk until they are used, where it can be mapped.
 
     Only tensors, plain values and `SAFE_GLOBALS` are unpickled, so that a checkpoint from elsewhere cannot run code
     here. nnU-Net's own loading unpickles everything.
 
     Raises:
-        OSError: if the file is not there.
-        RuntimeError, EOFError, KeyError, pickle.UnpicklingError: if it is no whole checkpoint, or holds other objects;
-            together they are `UNREADABLE`.
+        DamagedCheckpoint: if the file is empty, cut short, or no file of torch at all.
+        RefusedCheckpoint: if it holds other objects, or cannot be read for a reason that is not known.
+        CheckpointError: if it is not there, or not a checkpoint of nnU-Net.
     """
-    if not hasattr(torch.serialization, "safe_globals"):  # torch before 2.5 cannot be told what is safe
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=False)
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # What mapping the rest of a file gives that is cut short.
-        raise RuntimeError(f"the file ends too early ({error})") from error
-    if "network_weights" not in checkpoint:
-        raise KeyError("network_weights")
+        checkpoint = _load(file)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _explained(file, error) from None
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise CheckpointError(f"{file} is not a checkpoint of nnU-Net: it has no network_weights")
     return checkpoint
+
+
+def damage_of(file: Path) -> str | None:
+    """Returns what proves that nothing can read a checkpoint, None if there is no proof.
+
+    Raises:
+        OSError: if the file cannot be opened.
+    """
+    with file.open("rb") as content:
+        start = content.read(4)
+    if not start:
+        return "it is empty"
+    # Before version 1.6, torch wrote a pickle.
+    if start.startswith(b"\x80"):
+        return None
+    if start != b"PK\x03\x04":
+        return "it is no file that torch writes"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError):
+        return "it is cut short"
+    return None if broken is None else f"the check sum of {broken} in it is wrong"
+
+
+def _load(file: Path) -> Any:
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        try:
+            return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        except (RuntimeError, OSError, ValueError):
+            # Not every file system can map files, and no file of old versions of torch can be.
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _explained(file: Path, error: Exception) -> CheckpointError:
+    """Returns what a failure to load a checkpoint means."""
+    try:
+        damage = damage_of(file)
+    except OSError as not_opened:
+        return CheckpointError(f"checkpoint {file} cannot be read: {not_opened.strerror}")
+    if damage is not None:
+        return DamagedCheckpoint(f"checkpoint {file} is damaged: {damage}")
+    if isinstance(error, pickle.UnpicklingError):
+        return RefusedCheckpoint(
+            f"checkpoint {file} holds more than numbers and plain values, which are not loaded, as they could run code "
+            f"({_in_a_line(error)}); if you trust it, load it with torch.load(..., weights_only=False), take that out "
+            "and save it again"
+        )
+    return RefusedCheckpoint(
+        f"checkpoint {file} cannot be read here, though nothing proves that it is damaged "
+        f"({type(error).__name__}: {_in_a_line(error)}); try a copy on another disk, or another version of torch"
+    )
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Returns the line of torch's message that names the cause, without terminal escapes."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "GLOBAL" in line]
+    return (named or lines or [type(error).__name__])[0].partition(". ")[0][:200]
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:

@@ -25,6 +25,21 @@ _CALL = (
 )
 
 
+def on_device(device: str) -> tuple[str, dict[str, str]]:
+    """Returns what nnU-Net calls a device, and the environment that makes it this one.
+
+    Its commands and trainers take the first GPU that they see.
+
+    Args:
+        device: "cpu", "cuda", "cuda:N" or "mps".
+    """
+    kind, _, index = device.partition(":")
+    if not index:
+        return kind, {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return kind, {"CUDA_VISIBLE_DEVICES": visible.split(",")[int(index)] if visible else index}
+
+
 def run_nnunet(
     name: str,
     *arguments: str,

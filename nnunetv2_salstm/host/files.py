@@ -1,10 +1,12 @@
 """Files and folders: read with clear errors, never left half-written."""
 
+import codecs
+import csv
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ def read_json(file: Path, what: str) -> dict[str, Any]:
         SalstmError: if the file is not there, cannot be read or holds no JSON object.
     """
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(read_text(file))
     except FileNotFoundError:
         raise SalstmError(f"there is no file of {what} at {file}") from None
     except OSError as error:
@@ -29,6 +31,45 @@ def read_json(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SalstmError(f"{file} holds no {what}")
     return values
+
+
+def read_text(file: Path) -> str:
+    """Returns a text as editors and spreadsheets write it: UTF-8 or UTF-16, with or without its mark, else Latin-1.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text.
+    """
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise ValueError("it is no text, or a text in another encoding; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file with at least these columns; commas, semicolons or tabs divide them.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text, or lacks a column.
+    """
+    lines = read_text(file).splitlines()
+    first = lines[0] if lines else ""
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    if not set(columns) <= set(names):
+        raise ValueError(f"it must have the columns {' and '.join(columns)}, got {', '.join(names) or 'nothing'}")
+    reader.fieldnames = names
+    try:
+        return [{name: (row[name] or "").strip() for name in names} for row in reader]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def require_writable(files: Iterable[Path | None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import read_checkpoint
 from nnunetv2_salstm.host.config_file import read_config
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import written_whole
@@ -17,6 +17,8 @@ from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE, TrainerName
 
 FINAL = "checkpoint_final.pth"
+# What nnU-Net continues a training with, besides weights and optimiser.
+CONTINUED = {"current_epoch", "logging", "_best_ema", "grad_scaler_state"}
 NAMES = (FINAL, "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
@@ -26,14 +28,14 @@ class GraftedCheckpoint:
 
     Attributes:
         path: in the model's folder, e.g. fold_0/checkpoint_final.pth.
-        epoch: that it was trained to.
+        epoch: that it was trained to; None if it lacks what nnU-Net continues a training with.
         stock_tensors: how many tensors it has of the stock network.
         new_weights: how many weights the blocks have.
         keeps_momentum: the optimiser's state was nnU-Net's and went with the network.
     """
 
     path: Path
-    epoch: int
+    epoch: int | None
     stock_tensors: int
     new_weights: int
     keeps_momentum: bool
@@ -126,18 +128,8 @@ def _require_trainer(name: str) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        checkpoint = read_checkpoint(file)
-        missing = [
-            name for name in ("init_args", "trainer_name", "optimizer_state", "logging") if name not in checkpoint
-        ]
-    except OSError as error:
-        raise SalstmError(f"cannot read {file}: {error.strerror}") from None
-    except UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise SalstmError(
-            f"{file} is damaged, cut short or not a checkpoint of nnU-Net ({type(error).__name__}: {reason})"
-        ) from None
+    checkpoint = read_checkpoint(file)
+    missing = [name for name in ("init_args", "trainer_name") if name not in checkpoint]
     if missing:
         raise SalstmError(f"{file} is not a checkpoint that nnU-Net's training wrote: it has no {', '.join(missing)}")
     return checkpoint
@@ -145,8 +137,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _graft_file(file: Path, graft: Graft, plans: dict[str, Any], folder: Path) -> GraftedCheckpoint:
     """Writes one checkpoint below the folder."""
+    checkpoint = _read(file)
     try:
-        checkpoint = _read(file)
         extended = add_blocks(checkpoint, graft)
     except SalstmError as error:
         raise SalstmError(f"{file}: {error}") from None
@@ -158,10 +150,11 @@ def _graft_file(file: Path, graft: Graft, plans: dict[str, Any], folder: Path) -
     (folder / path).parent.mkdir(exist_ok=True)
     torch.save(extended, folder / path)
     weights, stock = extended["network_weights"], checkpoint["network_weights"]
+    before = checkpoint.get("optimizer_state")
     return GraftedCheckpoint(
         path,
-        extended["current_epoch"],
+        extended["current_epoch"] if extended.keys() >= CONTINUED else None,
         len(stock),
         sum(value.numel() for key, value in weights.items() if key not in stock),
-        bool(extended["optimizer_state"]["state"]) or not checkpoint["optimizer_state"]["state"],
+        bool(extended["optimizer_state"]["state"]) or (before is not None and not before["state"]),
     )

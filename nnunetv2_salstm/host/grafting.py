@@ -112,7 +112,7 @@ def add_blocks(checkpoint: Mapping[str, Any], graft: Graft) -> dict[str, Any]:
         **checkpoint,
         "network_weights": {**network.state_dict(), **weights},
         "optimizer_state": _extend_optimizer(
-            checkpoint["optimizer_state"],
+            checkpoint.get("optimizer_state") or {},
             [name for name, _ in stock.named_parameters()],
             [name for name, _ in network.named_parameters()],
         ),
@@ -123,9 +123,9 @@ def add_blocks(checkpoint: Mapping[str, Any], graft: Graft) -> dict[str, Any]:
 
 def _extend_optimizer(state: Mapping[str, Any], stock: list[str], extended: list[str]) -> dict[str, Any]:
     """Returns the state of an optimiser of the extended network, whose parameters are numbered in their order."""
-    groups = state["param_groups"]
+    groups = state.get("param_groups", [])
     if len(groups) != 1 or "momentum" not in groups[0] or len(groups[0]["params"]) != len(stock):
-        # Another optimiser's state means nothing to nnU-Net's SGD. Its settings; the learning rate is set each epoch.
+        # None, or another optimiser's, which means nothing to nnU-Net's SGD: its settings; the rate is set each epoch.
         optimizer = torch.optim.SGD(
             [torch.zeros(1) for _ in extended], 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
         )

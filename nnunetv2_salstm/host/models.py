@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_salstm.host.checkpoints import UNREADABLE, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import CheckpointError, read_checkpoint
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.plans import build_network
@@ -64,11 +64,11 @@ class Model:
         try:
             checkpoint = read_checkpoint(file)
             trainer, configuration_name = checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
-        except UNREADABLE as error:
-            reason = str(error).partition("\n")[0]
+        except CheckpointError as error:
+            raise SalstmError(f"{error}; or name another one with -chk") from None
+        except KeyError as error:
             raise SalstmError(
-                f"{file} is damaged or no checkpoint of nnU-Net ({type(error).__name__}: {reason}); "
-                "name another one with -chk"
+                f"{file} is not a checkpoint of nnU-Net: it has no {error}; name another with -chk"
             ) from None
         plans = PlansManager(read_json(folder / "plans.json", "plans"))
         dataset_json = read_json(folder / "dataset.json", "dataset.json")
@@ -151,7 +151,7 @@ def make_predictor(model: Model, device: str, show_progress: bool) -> TilePredic
 
     Args:
         model: read.
-        device: "cpu" or "cuda".
+        device: as torch names it.
         show_progress: show a bar for the tiles.
     """
     with redirect_stdout(io.StringIO()):  # nnU-Net says on the CPU that it is not on CUDA

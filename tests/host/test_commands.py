@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nnunetv2_salstm.host import commands
-from nnunetv2_salstm.host.commands import run_command, run_nnunet
+from nnunetv2_salstm.host.commands import on_device, run_command, run_nnunet
 from nnunetv2_salstm.host.errors import SalstmError
 
 # A command with a worker; what is deaf does not hear of an interrupt, nor of a polite request.
@@ -87,6 +87,23 @@ def test_no_worker_outlives_a_command_that_failed(tmp_path):
     with pytest.raises(SalstmError, match="failed with status 1"):
         run_command(python(PARENT.replace("worker.wait()", "sys.exit(1)"), "polite"), "it", log)
     assert not [pid for pid in log.read_text().split() if is_alive(pid)]
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        ("cpu", None, ("cpu", {})),
+        ("cuda", "3,1", ("cuda", {})),
+        ("cuda:2", None, ("cuda", {"CUDA_VISIBLE_DEVICES": "2"})),
+        ("cuda:1", "3,1", ("cuda", {"CUDA_VISIBLE_DEVICES": "1"})),
+        ("cuda:0", "GPU-7", ("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-7"})),
+    ],
+)
+def test_nnunet_sees_the_gpu_that_was_named(device, visible, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert on_device(device) == expected
 
 
 @pytest.mark.nightly

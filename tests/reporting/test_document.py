@@ -154,7 +154,7 @@ def test_a_figure_is_one_picture():
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_page_does_not_scroll_sideways(tmp_path):
     """Wide tables and code scroll within their boxes, long names break."""
     wide = pandas.DataFrame(

@@ -1,0 +1,240 @@
+"""Tables, figure and checksums of the small study, from the files of its runs."""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from nnunetv2_salstm.host.errors import SalstmError
+
+FORMAT = 1
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "evidence.md"
+FIGURE = ROOT / "docs" / "figures" / "small_study.svg"
+CHECKSUMS = "SHA256SUMS"
+BEGIN, END = "<!-- tables: written by small_study.py -->", "<!-- tables: end -->"
+# A against what it must beat, planned before the runs: the intervals of all three hold together with 95 %.
+PLANNED = ("stock", "bdclstm", "conv")
+TOGETHER = 1 - 0.05 / len(PLANNED)
+
+Run = dict[str, Any]
+# By method, then by seed.
+Group = dict[str, dict[int, Run]]
+
+
+def read_runs(results: Path) -> dict[tuple[str, int], Group]:
+    """Returns the runs by setting and steps.
+
+    Raises:
+        SalstmError: if there are none, or a file is no run of this format.
+    """
+    groups: dict[tuple[str, int], Group] = defaultdict(lambda: defaultdict(dict))
+    for file in _files(results):
+        try:
+            run = json.loads(file.read_text())
+            written = run["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SalstmError(f"{file} is not a run of the small study ({type(error).__name__}); remove it") from None
+        if written != FORMAT:
+            raise SalstmError(
+                f"{file}: format must be {FORMAT}, got {written!r}; take the small_study.py that wrote it"
+            )
+        groups[run["setting"], run["steps"]][run["method"]][run["seed"]] = run
+    return dict(sorted(groups.items()))
+
+
+def _files(results: Path) -> list[Path]:
+    files = sorted(results.glob("*/*.json"))
+    if not files:
+        raise SalstmError(f"--results must be a folder with runs, <setting>/<run>.json; {results} has none")
+    return files
+
+
+def checksums(results: Path) -> str:
+    """Returns the SHA-256 of every run, in the form of sha256sum."""
+    return "".join(
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(results).as_posix()}\n"
+        for file in _files(results)
+    )
+
+
+def tables(groups: dict[tuple[str, int], Group]) -> str:
+    """Returns all tables as Markdown."""
+    parts = []
+    for (setting, steps), methods in groups.items():
+        cases = len(next(iter(next(iter(methods.values())).values()))["cases"])
+        parts.append(f"### {setting}, {steps} steps\n\n{_results(methods)}\n\n{cases} test cases.")
+        if planned := _planned(methods):
+            parts.append(planned)
+        parts.append(_blocks(methods))
+    return "\n\n".join(parts)
+
+
+def _results(methods: Group) -> str:
+    rows = []
+    for method, runs in _ordered(methods):
+        scores = [f"{runs[seed]['dice']:.3f}" for seed in sorted(runs)]
+        difference = better = "" if method == "stock" else "-"
+        removed = [100 * run["removed"]["all"] for run in runs.values() if run["removed"]]
+        if method != "stock" and (pairs := _pairs(runs, methods.get("stock", {}))):
+            difference = _with_interval([100 * (a["dice"] - b["dice"]) for a, b in pairs], 0.95)
+            by_case = _by_case(pairs)
+            better = f"{sum(d > 1 for d in by_case)} / {sum(d < -1 for d in by_case)}"
+        mean = np.mean([run["dice"] for run in runs.values()])
+        without = f"{np.mean(removed):+.1f} ({min(removed):+.1f} to {max(removed):+.1f})" if removed else ""
+        rows.append([method, f"{mean:.3f}", ", ".join(scores), difference, better, without])
+    heads = ["method", "Dice", "by seed", "minus stock, points [95 %]", "cases better / worse", "blocks off, points"]
+    return _table(heads, rows)
+
+
+def _planned(methods: Group) -> str:
+    """Returns the planned comparisons of every A with its controls of the same start."""
+    rows = []
+    for method, runs in _ordered(methods):
+        if not method.startswith("A"):
+            continue
+        gain = method[1:].partition("_")[0]
+        for module in PLANNED:
+            control = module if module == "stock" else f"{module}{gain}"
+            pairs = _pairs(runs, methods.get(control, {}))
+            if len(pairs) < 3:
+                continue
+            over_trainings = _with_interval([100 * (a["dice"] - b["dice"]) for a, b in pairs], TOGETHER)
+            over_cases = _with_interval(_by_case(pairs), TOGETHER)
+            rows.append([f"{method} - {control}", str(len(pairs)), over_trainings, over_cases])
+    if not rows:
+        return ""
+    level = f"[{100 * TOGETHER:.1f} %]"
+    return _table(["planned comparison, points", "seeds", f"over trainings {level}", f"over cases {level}"], rows)
+
+
+def _blocks(methods: Group) -> str:
+    rows = []
+    for method, runs in _ordered(methods):
+        if method == "stock":
+            continue
+        found = {
+            name: [
+                np.mean([run["blocks"][stage][name] for run in runs.values()])
+                for stage in sorted(next(iter(runs.values()))["blocks"])
+                if name in next(iter(runs.values()))["blocks"][stage]
+            ]
+            for name in ("share", "rank_a", "rank_v", "rank_y")
+        }
+        off = [
+            100 * np.mean([run["removed"][stage] for run in runs.values()])
+            for stage in sorted(next(iter(runs.values()))["removed"])
+            if stage != "all"
+        ]
+        share = ", ".join(f"{100 * value:.0f} %" for value in found["share"])
+        ranks = (", ".join(f"{value:.1f}" for value in found[name]) for name in ("rank_a", "rank_v", "rank_y"))
+        rows.append([method, share, ", ".join(f"{value:+.1f}" for value in off), *ranks])
+    heads = ["method", "share of the skip", "one stage off, points", "rank of A", "rank of V", "rank of Y"]
+    return _table(heads, rows)
+
+
+def _ordered(methods: Group) -> list[tuple[str, dict[int, Run]]]:
+    modules = ["stock", "A", "B", "bdclstm", "conv"]
+    return sorted(methods.items(), key=lambda item: (modules.index(re.split(r"\d", item[0])[0]), item[0]))
+
+
+def _pairs(runs: dict[int, Run], others: dict[int, Run]) -> list[tuple[Run, Run]]:
+    return [(runs[seed], others[seed]) for seed in sorted(runs.keys() & others.keys())]
+
+
+def _by_case(pairs: list[tuple[Run, Run]]) -> list[float]:
+    """Returns the difference in each case in points, the mean over seeds and structures."""
+    return [
+        float(np.mean([100 * (_mean(ours["cases"][case]) - _mean(theirs["cases"][case])) for ours, theirs in pairs]))
+        for case in pairs[0][0]["cases"]
+    ]
+
+
+def _mean(scores: Iterable[float | None]) -> float:
+    return float(np.mean([score for score in scores if score is not None]))
+
+
+def _with_interval(differences: list[float], level: float) -> str:
+    """Returns the mean with its Student interval, or alone where there is one difference."""
+    mean, number = float(np.mean(differences)), len(differences)
+    if number < 2:
+        return f"{mean:+.1f}"
+    half = student.ppf((1 + level) / 2, number - 1) * np.std(differences, ddof=1) / math.sqrt(number)
+    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
+    """Draws the learning curves, the mean over seeds."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * min(len(groups), 3), 3.4 * math.ceil(len(groups) / 3)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(math.ceil(len(groups) / 3), min(len(groups), 3), squeeze=False)).ravel()
+    for axis, ((setting, steps), methods) in zip(axes, groups.items(), strict=False):
+        for method, runs in _ordered(methods):
+            curves = [run["loss_curve"] for run in runs.values()]
+            x = [int(step) for step in curves[0]]
+            axis.plot(x, np.mean([list(curve.values()) for curve in curves], axis=0), label=f"{method} ({len(runs)})")
+        axis.set(title=f"{setting}, {steps} steps", xlabel="step", ylabel="training loss")
+        axis.legend(fontsize="x-small")
+    for axis in axes[len(groups) :]:
+        axis.remove()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "small_study"}):
+        figure.savefig(file, metadata={"Date": None})
+
+
+def _parts_of_page() -> tuple[str, str, str]:
+    text = PAGE.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    inside, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SalstmError(f"{PAGE} must have the lines {BEGIN} and {END}, between which the tables are written")
+    return before + begin, inside, end + after
+
+
+def write(results: Path) -> None:
+    """Writes the tables into docs/evidence.md, the figure, and the checksums."""
+    groups = read_runs(results)
+    before, _, after = _parts_of_page()
+    PAGE.write_text(f"{before}\n\n{tables(groups)}\n\n{after}")
+    draw(groups, FIGURE)
+    (results / CHECKSUMS).write_text(checksums(results))
+
+
+def verify(results: Path) -> None:
+    """Checks that runs and tables are those that were written together.
+
+    Raises:
+        SalstmError: naming the first difference.
+    """
+    groups = read_runs(results)
+    manifest = results / CHECKSUMS
+    if not manifest.is_file():
+        raise SalstmError(f"{manifest} is missing; write it with: small_study.py tables")
+    written, found = (
+        dict(line.split("  ")[::-1] for line in text.splitlines())
+        for text in (manifest.read_text(), checksums(results))
+    )
+    for name in sorted(written.keys() | found.keys()):
+        if written.get(name) != found.get(name):
+            state = "changed" if name in written and name in found else "new" if name in found else "missing"
+            raise SalstmError(f"{results / name} is {state} since the tables were written")
+    _, inside, _ = _parts_of_page()
+    lines, expected = inside.strip().splitlines(), tables(groups).splitlines()
+    for number, (line, wanted) in enumerate(itertools.zip_longest(lines, expected), start=1):
+        if line != wanted:
+            raise SalstmError(f"{PAGE}: line {number} of the tables must be {wanted!r}, got {line!r}")
+    print(f"{len(found)} runs, their tables and checksums agree")
