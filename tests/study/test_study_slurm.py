@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 
 import pytest
@@ -66,7 +65,7 @@ def test_a_job_has_what_the_study_says_and_a_cancelled_one_goes_on(toys):
     (job,) = listed()
     found = about(job)
     assert (found["NumCPUs"], found["TimeLimit"], found["Nice"]) == ("2", "00:30:00", "7")
-    assert re.search(r"mem=2000M", found["TRES"])
+    assert found["MinMemoryNode"] == "2000M"
     assert f"job {job} of Slurm" in toys.run("--status")[1]
     subprocess.run(["scancel", job], check=True)
     printed = launcher.communicate(timeout=120)[0]
