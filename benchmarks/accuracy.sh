@@ -3,7 +3,7 @@
 #     benchmarks/accuracy.sh DATASET CONFIGURATION EPOCHS "SEED ..."      e.g. benchmarks/accuracy.sh 4 3d_fullres 30 "0 1"
 # The data set must be planned and preprocessed. Run it again after an interruption and it goes on. Environment:
 #     FOLDS="0 1"                  by default 0
-#     ARMS="SALSTMOff SALSTM_A"    by default all; the first is the baseline
+#     METHODS="SALSTMOff SALSTM_A" by default all; the first is the baseline
 #     ITERATIONS=50                per epoch, by default nnU-Net's
 #     DEVICE=cpu                   by default cuda
 #     OUT=FOLDER                   where the report goes, by default docs/results
@@ -15,19 +15,19 @@ if (($# != 4)); then
 fi
 dataset=$1 configuration=$2 epochs=$3 seeds=$4
 read -ra folds <<< "${FOLDS:-0}"
-read -ra arms <<< "${ARMS:-SALSTMOff SALSTM_A SALSTM_B BDCLSTM SALSTMConvControl}"
+read -ra methods <<< "${METHODS:-SALSTMOff SALSTM_A SALSTM_B BDCLSTM SALSTMConvControl}"
 device=${DEVICE:-cuda}
 out=${OUT:-"$(dirname "${BASH_SOURCE[0]}")/../docs/results"}
 length=_${epochs}epochs${ITERATIONS:+_${ITERATIONS}its}
 : "${nnUNet_results:?must be set, as for nnU-Net itself}"
 
-name=$(python -c 'import sys; from nnunetv2_salstm.datasets import find_dataset as f; print(f(*sys.argv[1:]).name)' \
+name=$(python -c 'import sys; from nnunetv2_salstm.host.datasets import find_dataset as f; print(f(*sys.argv[1:]).name)' \
     nnUNet_preprocessed "$dataset")
 
 trainers=()
 for seed in $seeds; do
-    for arm in "${arms[@]}"; do
-        trainer=nnUNetTrainer$arm${length}_seed$seed
+    for method in "${methods[@]}"; do
+        trainer=nnUNetTrainer$method${length}_seed$seed
         trainers+=("$trainer")
         model=$nnUNet_results/$name/${trainer}__nnUNetPlans__$configuration
         for fold in "${folds[@]}"; do
@@ -49,8 +49,8 @@ for seed in $seeds; do
     done
 done
 
-# In the order of the arms, so that the first one is the baseline.
+# In the order of the methods, so that the first one is the baseline.
 mkdir -p "$out"
 report=$out/accuracy_${name}_${configuration}$length
-nnUNetv2_salstm compare "$name" -c "$configuration" --trainers "${trainers[@]}" \
+nnUNetv2_salstm compare -d "$name" -c "$configuration" -tr "${trainers[@]}" \
     -f "${folds[@]}" --json "$report.json" --csv "$report.csv" --html "$report.html"

@@ -1,10 +1,11 @@
 """The command line `nnUNetv2_salstm`; the only place that turns a SalstmError into an exit status."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, matrix, plan, trainers
+from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, plan, study, trainers
 from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -19,8 +20,8 @@ COMMANDS = {
     "doctor": doctor,
     "graft": graft,
     "inspect": inspect,
-    "matrix": matrix,
     "plan": plan,
+    "study": study,
     "trainers": trainers,
 }
 
@@ -29,8 +30,13 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, those of the process by default, and returns the exit status."""
+    # What stands behind -- is for the program that a command starts.
+    own, passed_on = _split_at_dashes(sys.argv[1:] if argv is None else argv)
+    parser = _make_parser()
     try:
-        arguments = _make_parser().parse_args(argv)
+        arguments = parser.parse_args(own, argparse.Namespace(passed_on=passed_on))
+        if passed_on and arguments.command != "study":
+            parser.error(f"{arguments.command} takes nothing behind --, got {' '.join(passed_on)}")
     except SystemExit as exit_:
         # argparse has printed the help or the version, or what is wrong, with status 2.
         return int(exit_.code or OK)
@@ -43,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])
 
 
 def _make_parser() -> Parser:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -109,16 +109,27 @@ def add_salstm(network: nn.Module, config: SALSTMConfig | Mapping[str, Any] | No
     for name, module in (("network", network), ("network.encoder", encoder)):
         # It would be called in place of the class's, and leave the blocks out.
         if "forward" in vars(module) or isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(f"{name} must have its class's own forward: add blocks first, then compile or replace it")
+            raise ValueError(f"{name} must have its class's own forward: add blocks first, then compile it")
     network.salstm = make_blocks(network, _as_config(config))
     # In a tuple: as a submodule of the encoder the blocks would be in the state dict a second time.
     encoder.blocks_of_skips = (network.salstm,)
-    encoder.__class__ = _derive(_RefiningEncoder, type(encoder))
-    network.__class__ = _derive(_RefinedNetwork, type(network))
+    encoder_class: type = type(encoder)
+    network_class: type = type(network)
+    encoder.__class__ = _derive(_RefiningEncoder, encoder_class)
+    network.__class__ = _derive(_RefinedNetwork, network_class)
     return network
 
 
-class _RefiningEncoder:
+class _Derived:
+    """An instance of a class that `_derive` made, which pickle and copy cannot find by its name."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        reduced: Any = super().__reduce_ex__(2)
+        _, _, *state = reduced
+        return (_empty_instance, type(self).__bases__, *state)
+
+
+class _RefiningEncoder(_Derived):
     """What `add_salstm` makes of an encoder: one that applies blocks to what it returns."""
 
     blocks_of_skips: tuple[SkipBlocks]
@@ -127,11 +138,8 @@ class _RefiningEncoder:
         (blocks,) = self.blocks_of_skips
         return blocks(super().forward(blocks.stack_frames(x)))  # type: ignore[misc]
 
-    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
-        return _reduce(self, super().__reduce_ex__(max(protocol, 2)))
 
-
-class _RefinedNetwork:
+class _RefinedNetwork(_Derived):
     """What `add_salstm` makes of a network: one that keeps its blocks."""
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -142,20 +150,11 @@ class _RefinedNetwork:
             )
         super().__setattr__(name, value)
 
-    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
-        return _reduce(self, super().__reduce_ex__(max(protocol, 2)))
-
 
 @cache
-def _derive(mixin: type, base: type) -> type:
-    """Returns the class of an instance of `base` that becomes one with blocks."""
+def _derive(mixin: Any, base: Any) -> Any:
+    """Returns the class of an instance of `base` that gets blocks."""
     return type(f"{base.__name__}WithSALSTM", (mixin, base), {"__doc__": base.__doc__, "__module__": base.__module__})
-
-
-def _reduce(instance: object, reduced: Any) -> tuple[Any, ...]:
-    """Returns how to pickle and copy an instance of a derived class, which pickle cannot find by its name."""
-    _, _, *state = reduced
-    return (_empty_instance, type(instance).__bases__, *state)
 
 
 def _empty_instance(mixin: type, base: type) -> object:
@@ -277,8 +276,8 @@ class SALSTMPlainConvUNet(_WithSALSTM, PlainConvUNet):
     """nnU-Net's PlainConvUNet with SA-LSTM blocks at its bottleneck and skips.
 
     Takes the stock constructor's arguments plus `salstm`, a `SALSTMConfig` or its JSON form. Equal to the stock network
-    until the blocks are trained. With sequence "frames" input_channels counts those of current, previous and next
-    frame; it then equals the stock network on the current one.
+    until the blocks are trained, where their initial_gain is 0. With sequence "frames" input_channels counts those of
+    current, previous and next frame; it then equals the stock network on the current one.
 
     Raises:
         ValueError: if the configuration is wrong or does not fit the network.

@@ -20,6 +20,7 @@ from nnunetv2_salstm.host.checkpoints import CheckpointError, DamagedCheckpoint,
 from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
+from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 SAVE_EVERY = 50
@@ -96,6 +97,8 @@ class SALSTMTrainerMixin:
         if self.local_rank == 0:
             for left_by_a_kill in Path(self.output_folder).glob(f"*{UNFINISHED}"):
                 left_by_a_kill.unlink()
+        # nnU-Net does not say so itself; `compare` reads it.
+        self.print_to_log_file(f"nnU-Net {describe_nnunet()}")
         if self.parsed_name.seed is not None:
             if not self.was_initialized:
                 self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here

@@ -65,10 +65,14 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
     root = Path(tempfile.mkdtemp(prefix="slurm_"))
     root.chmod(0o755)
     daemons: list[subprocess.Popen[bytes]] = []
-    environment = {"SLURM_CONF": str(root / "slurm.conf")}
+    environment = {"SLURM_CONF": str(root / "slurm.conf"), "PATH": os.pathsep.join([str(root / "bin"), path])}
     try:
-        for name in ("state", "spool"):
+        for name in ("state", "spool", "bin"):
             (root / name).mkdir()
+        # Snakemake starts srun without the variables of Slurm, also without the one that says where this one is.
+        wrapper = root / "bin" / "srun"
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={root}/slurm.conf exec {shutil.which("srun", path=path)} "$@"\n')
+        wrapper.chmod(0o755)
         host = socket.gethostname().partition(".")[0]
         text = CONFIGURATION.format(host=host, user=getpass.getuser(), root=root, ports=_free_ports(2))
         (root / "slurm.conf").write_text(text)

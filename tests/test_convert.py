@@ -437,5 +437,5 @@ def test_summary(convert, tmp_path, capsys):
         "Spacing: 8 x 1.5 x 1.25 mm",
     ]
     (row,) = [line for line in lines if line.startswith("| MYO")]
-    assert [cell.strip() for cell in row.strip("|").split("|")] == ["MYO", "2", f"{voxels:,}", f"{share:.2f} %", "9"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["MYO", "2", f"{voxels:,}", f"{share:.2f}%", "9"]
     assert lines[-1] == "Next: nnUNetv2_plan_and_preprocess -d 27 --verify_dataset_integrity"

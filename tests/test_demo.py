@@ -213,7 +213,7 @@ LOG = "".join(
         *("Epoch 0", "Current learning rate: 0.01", "train_loss 0.5", "val_loss 0.1"),
         *("Pseudo dice [np.float32(0.25), 0.5, nan]", "Epoch time: 19.0 s"),
         *("Epoch 1", "Current learning rate: 0.01", "train_loss -0.1", "val_loss 0.1"),
-        *("Pseudo dice [0.5, 0.5, 0.5]", "Epoch time: 10.0 s", "Epoch 2", "train_loss -0.1"),
+        *("Pseudo dice [0.5, 0.5, 0.5]", "Epoch time: 10.0 s", "Training done."),
     )
 )
 
@@ -224,23 +224,25 @@ def test_epochs_are_shown_as_nnunet_logs_them(tmp_path, monkeypatch, capsys):
     fold.mkdir(parents=True)
     (fold / "training_log_2025.txt").write_text(LOG)  # of an earlier run
     (fold / "checkpoint_final.pth").touch()
-    called = []
+    called, printed = [], []
 
     def train(name, *arguments, log, environment, while_waiting):
         called.append([name, *arguments])
-        for size in (len(LOG) // 3, len(LOG) // 2, len(LOG)):
-            (fold / "training_log_2026.txt").write_text(LOG[:size])
+        # The first epoch has ended and is not saved; it is, and the second one has not ended; all is done.
+        for end in (LOG.index(" Epoch 1"), LOG.index("Epoch time: 10.0"), len(LOG)):
+            (fold / "training_log_2026.txt").write_text(LOG[:end])
             while_waiting()
+            printed.append(capsys.readouterr().out)
 
     monkeypatch.setattr(stages, "run_nnunet", train)
     demo.train("stock")
     # The training has ended, only its validation is missing.
     trainer = "nnUNetTrainerSALSTMOff_5epochs_20its_seed0"
     assert called == [["nnUNetv2_train", "999", "3d_fullres", "0", "-tr", trainer, "-device", "cpu", "--val"]]
-    assert capsys.readouterr().out.splitlines() == [
-        f"[1/6] Train stock: nnUNetv2_train -tr {trainer}",
-        "      epoch 1/5  loss  0.500  Dice on validation patches RV 0.25  MYO 0.50  LV nan  19 s",
-        "      epoch 2/5  loss -0.100  Dice on validation patches RV 0.50  MYO 0.50  LV 0.50  10 s",
+    assert printed == [
+        f"[1/6] Train stock: nnUNetv2_train -tr {trainer}\n",
+        "      epoch 1/5  loss  0.500  Dice on validation patches RV 0.25  MYO 0.50  LV nan  19 s\n",
+        "      epoch 2/5  loss -0.100  Dice on validation patches RV 0.50  MYO 0.50  LV 0.50  10 s\n",
     ]
 
 
@@ -259,7 +261,7 @@ def test_console_is_never_silent_for_long(monkeypatch, capsys):
 
 @pytest.fixture
 def results(tmp_path):
-    (tmp_path / "training_log_1.txt").write_text(LOG + "2026-01-01 10:00:37.000000: Epoch time: 8.0 s\n")
+    (tmp_path / "training_log_1.txt").write_text(LOG.replace("Training done.", "Epoch 2") + ": Epoch time: 8.0 s\n")
     log = TrainingLog.read(tmp_path)
 
     def result(method, dice, parameters):

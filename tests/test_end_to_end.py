@@ -124,7 +124,7 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "OUT": str(tmp_path / "report"),
-        "ARMS": "SALSTMOff SALSTM_A",
+        "METHODS": "SALSTMOff SALSTM_A",
         "ITERATIONS": "1",
         "DEVICE": "cpu",
     }

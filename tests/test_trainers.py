@@ -9,9 +9,11 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_salstm import networks, trainers
+from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host import frames as neighbours
 from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
 from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName
+from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import salstm_of
 from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
 from nnunetv2_salstm_autoload import trainers_folder
@@ -149,7 +151,10 @@ def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make("nnUNetTrainerSALSTMOff_seed5")
     trainer.on_train_start()
-    assert f"Seed 5 fixes the start of the weights {says}" in Path(trainer.log_file).read_text()
+    log = Path(trainer.log_file).read_text()
+    assert f"Seed 5 fixes the start of the weights {says}" in log
+    assert f": nnU-Net {describe_nnunet()}" in log
+    assert TrainingLog.read(Path(trainer.output_folder)).nnunet == {describe_nnunet()}
 
 
 def test_values_in_the_plans_configure_the_modules(make):

@@ -9,9 +9,13 @@ says what to type next. After Ctrl-C the same command goes on where it was.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.commands.options import add_option, positive
 from nnunetv2_salstm.host.errors import SalstmError
+
+if TYPE_CHECKING:
+    from nnunetv2_salstm.converters.summary import Summary
 
 # Numbers of nnU-Net's datasets, without and with neighbours, unless -d gives one.
 DATASET_IDS = {"acdc": (27, 127), "isic2018": (701, 701), "cvc-clinicdb": (702, 802), "synapse": (703, 803)}
@@ -87,11 +91,18 @@ def run(arguments: argparse.Namespace) -> None:
     done = convert(
         collection, source, target, arguments.overwrite, arguments.dry_run, arguments.skip_bad, arguments.processes
     )
-    print(f"{target.folder.name}\n{summarise(collection, done.facts, done.problems, done.splits)}")
+    _print(target.folder.name, summarise(collection, done.facts, done.problems, done.splits))
     if arguments.dry_run:
         print("Dry run: nothing was written.")
     else:
         print(f"Written: {target.folder}\nNext: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
+
+
+def _print(name: str, summary: "Summary") -> None:
+    from nnunetv2_salstm.reporting.tables import Table, markdown_table
+
+    table = Table(summary.labels, formats={"voxels": ",", "pixels": ",", "share": ".2%"})
+    print(name, *summary.cases, "", markdown_table(table), "", *summary.remarks, sep="\n")
 
 
 def _dataset_id(text: str) -> int:

@@ -40,9 +40,12 @@ METHODS = {
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
 DATASET_ID = str(phantom.DATASET_ID)
-# An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds.
+# An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds. What
+# follows says that its checkpoint is written.
 EPOCH = re.compile(
-    r": Epoch (\d+) *\n.*?: train_loss (\S+).*?: Pseudo dice \[(.*?)\].*?: Epoch time: (\S+) s", re.DOTALL
+    r": Epoch (\d+) *\n.*?: train_loss (\S+).*?: Pseudo dice \[(.*?)\].*?: Epoch time: (\S+) s"
+    r"(?=.*?: (?:Epoch \d|Training done))",
+    re.DOTALL,
 )
 DECIMAL = re.compile(r"nan|\d+\.\d+(?:e[+-]?\d+)?")
 # Seconds without a line before a sign of life.

@@ -7,7 +7,6 @@ import pandas
 
 from nnunetv2_salstm.converters.case import Case, Collection, Content, count_values
 from nnunetv2_salstm.converters.splits import FOLDS, Splits
-from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,23 @@ class Facts:
         )
 
 
-def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequence[str], splits: Splits) -> str:
-    """Returns the summary, in lines.
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion says at the end.
+
+    Attributes:
+        cases: lines on cases, folds and sizes.
+        labels: a row for each label: its name and value, its voxels or pixels, their share, the cases that have it.
+        remarks: lines on what a user should know.
+    """
+
+    cases: list[str]
+    labels: pandas.DataFrame
+    remarks: list[str]
+
+
+def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequence[str], splits: Splits) -> Summary:
+    """Returns the summary of a conversion.
 
     Args:
         collection: what was found.
@@ -50,16 +64,15 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
     lines.append(f"Size: {_ranges(sizes)} {'voxels' if spacings else 'pixels'}")
     if spacings:
         lines.append(f"Spacing: {_ranges(spacings)} mm")
-    lines += ["", markdown_table(_labels(collection, cases, facts)), ""]
     mended: dict[str, list[str]] = {}
     for case in cases:
         for remark in facts[case.name].remarks:
             mended.setdefault(remark, []).append(case.name)
-    lines += [f"{_count(len(names), 'case')}: {remark}: {_some(names)}" for remark, names in mended.items()]
-    lines += collection.remarks
+    remarks = [f"{_count(len(names), 'case')}: {remark}: {_some(names)}" for remark, names in mended.items()]
+    remarks += collection.remarks
     if left_out:
-        lines += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
-    return "\n".join(lines)
+        remarks += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
+    return Summary(lines, _labels(collection, cases, facts), remarks)
 
 
 def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> str:
@@ -97,7 +110,7 @@ def _folds(grouping: str, splits: Splits) -> list[str]:
     return [f"Folds: {len(splits.folds)}{fewer} by {grouping}{balanced}; cases to validate with: {sizes}"]
 
 
-def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> Table:
+def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> pandas.DataFrame:
     counted = [voxels for case in cases if (voxels := facts[case.name].voxels) is not None]
     unit = "voxels" if any(facts[case.name].spacing for case in cases) else "pixels"
     rows = []
@@ -106,8 +119,7 @@ def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, F
         number = sum(voxels[value] for voxels in counted)
         having = sum(voxels[value] > 0 for voxels in counted)
         rows.append([name, value, number, number / max(1, total), having])
-    frame = pandas.DataFrame(rows, columns=["label", "value", unit, "share", "cases"])
-    return Table(frame, formats={unit: ",", "share": lambda share: f"{100 * share:.2f} %"})
+    return pandas.DataFrame(rows, columns=["label", "value", unit, "share", "cases"])
 
 
 def _ranges(rows: Sequence[Sequence[float]]) -> str:

@@ -54,7 +54,7 @@ class Measurement:
 
     def value(self, quantity: str) -> float | None:
         """Returns a quantity, the median over the rounds where it was timed."""
-        found = getattr(self, quantity)
+        found: list[float] | float | None = getattr(self, quantity)
         return median(found) if isinstance(found, list) else found
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from nnunetv2_salstm.evaluation.metrics import SURFACE
 from nnunetv2_salstm.evaluation.results import Endpoint, Results, long_table, wide_table
 from nnunetv2_salstm.evaluation.statistics import FEWEST, POINT
-from nnunetv2_salstm.evaluation.verdicts import Answer, Compared, Verdicts
+from nnunetv2_salstm.evaluation.verdicts import UNDECIDED, Answer, Compared, Verdicts
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 
@@ -70,7 +70,10 @@ class Comparison:
                 "difference": math.nan,
                 "methods_difference": math.nan,
             }
-            row |= summary.loc[(name, self.endpoint.label, self.endpoint.metric), ["mean", "spread"]].to_dict()
+            row |= {
+                what: summary.loc[(name, self.endpoint.label, self.endpoint.metric), what]
+                for what in ("mean", "spread")
+            }
             row["seed_spread"] = seeds.get(name, math.nan)
             for metric in SURFACE:
                 if metric in results.metrics and metric != self.endpoint.metric:
@@ -232,7 +235,7 @@ def _columns(answer: Answer | None) -> dict[str, Any]:
         "equivalence": answer.equivalence,
         "low": answer.low,
         "high": answer.high,
-        "p": answer.estimate.p,
+        "p": None if answer.verdict == UNDECIDED else answer.estimate.p,
         "p_holm": answer.p,
         "false_claim": answer.false_claim,
         "count": answer.estimate.count,

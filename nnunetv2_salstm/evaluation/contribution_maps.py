@@ -74,4 +74,5 @@ def stitch(
             tile = tile.repeat_interleave(length, axis).narrow(axis, 0, where.stop - where.start)
         total[rows, columns] += tile
         count[rows, columns] += 1
-    return total / count
+    mean: Tensor = total / count
+    return mean

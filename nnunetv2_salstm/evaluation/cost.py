@@ -57,7 +57,7 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
 
 
 def _median(value: Any) -> float:
-    return median(value) if isinstance(value, list) else value
+    return float(median(value)) if isinstance(value, list) else float(value)
 
 
 def _parameters(checkpoint: Path) -> int:

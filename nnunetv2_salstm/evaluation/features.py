@@ -17,13 +17,15 @@ def sparsity(x: Tensor) -> Tensor:
     Args:
         x: maps, (B, C, *S).
     """
-    root = x[0, 0].numel() ** 0.5
-    return (root - _norm(x, 1) / _norm(x, 2)) / (root - 1)
+    root: float = x[0, 0].numel() ** 0.5
+    found: Tensor = (root - _norm(x, 1) / _norm(x, 2)) / (root - 1)
+    return found
 
 
 def magnitude(x: Tensor) -> Tensor:
     """Returns the mean absolute value of each map, |x|_1 / n, (B, C), from maps, (B, C, *S)."""
-    return _norm(x, 1) / x[0, 0].numel()
+    mean: Tensor = _norm(x, 1) / x[0, 0].numel()
+    return mean
 
 
 def squared_norm(x: Tensor) -> float:
@@ -37,7 +39,7 @@ def entropy(matrix: Tensor) -> Tensor:
     Args:
         matrix: attention matrices, (B, C, C), rows summing to one.
     """
-    rows = torch.special.entr(matrix).sum(-1)
+    rows: Tensor = torch.special.entr(matrix).sum(-1)
     return rows.mean(-1) / torch.tensor(float(matrix.shape[-1])).log().to(rows)
 
 
@@ -61,12 +63,14 @@ def effective_rank(matrix: Tensor) -> Tensor:
         matrix: (B, M, N).
     """
     values = torch.linalg.svdvals(matrix.to(torch.promote_types(matrix.dtype, torch.float32)))
-    return torch.special.entr(values / values.sum(-1, keepdim=True)).sum(-1).exp()
+    nats: Tensor = torch.special.entr(values / values.sum(-1, keepdim=True)).sum(-1)
+    return nats.exp()
 
 
 def _norm(x: Tensor, order: int) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.linalg.vector_norm(x.flatten(2), order, dim=-1, dtype=dtype)
+    norm: Tensor = torch.linalg.vector_norm(x.flatten(2), order, dim=-1, dtype=dtype)
+    return norm
 
 
 def _total_variation(matrix: Tensor, other: Tensor) -> Tensor:

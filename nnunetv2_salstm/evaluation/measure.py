@@ -75,12 +75,13 @@ class Subject:
     @property
     def network(self) -> nn.Module:
         """The network without torch.compile."""
-        return getattr(self.trainer.network, "_orig_mod", self.trainer.network)
+        network: nn.Module = getattr(self.trainer.network, "_orig_mod", self.trainer.network)
+        return network
 
     @property
     def batch_size(self) -> int:
         """Samples in a batch."""
-        return self.batch["data"].shape[0]
+        return len(self.batch["data"])
 
     @property
     def is_compiled(self) -> bool:
@@ -118,7 +119,7 @@ class Subject:
         """Returns the FLOPs of the forward pass of one tile."""
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.network(self.tile)
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
     def _make_batch(self) -> dict[str, Any]:
         """Returns random data and labels, the labels at all of deep supervision's resolutions as nnU-Net hands them."""

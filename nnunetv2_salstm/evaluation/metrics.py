@@ -145,7 +145,8 @@ def _surface_scores(
     ours: np.ndarray, theirs: np.ndarray, spacing: tuple[float, ...], tolerance: float
 ) -> tuple[float, float]:
     import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
 
     if ours.ndim not in (2, 3):
         raise ValueError(f"surface distances need 2 or 3 axes of more than one voxel, got the shape {ours.shape}")

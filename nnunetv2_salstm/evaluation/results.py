@@ -90,8 +90,9 @@ class Results:
     @cached_property
     def groups(self) -> dict[str, str]:
         """The group of each case, {} where cases stand for themselves."""
-        groups = self.table.drop_duplicates("case").set_index("case")["group"]
-        return {} if (groups == "").all() else groups.to_dict()
+        once = self.table.drop_duplicates("case")
+        groups = dict(zip(once["case"].astype(str), once["group"].astype(str), strict=True))
+        return groups if any(groups.values()) else {}
 
     @property
     def cases(self) -> int:
@@ -105,6 +106,11 @@ class Results:
         keys = ["label", "metric", "case", "group", "method"]
         means = shown.groupby(keys)["value"].mean().unstack("method")
         return means[self.methods]
+
+    def column(self, method: str, label: str, metric: str) -> pd.Series:
+        """Returns a method's values by case and group, means over the trainings."""
+        found: pd.Series = self.by_case.xs((label, metric), level=("label", "metric"))[method]
+        return found
 
     def values(self, label: str, metric: str) -> pd.DataFrame:
         """Returns the values of all trainings: method, seed, fold, case, value."""
@@ -122,8 +128,8 @@ class Results:
             cases: which, all by default.
             by_unit: means over the cases of each group, where there are groups.
         """
-        both = self.by_case.loc[(label, metric), [method, self.baseline]].dropna()
-        both.columns = pd.Index(["ours", "theirs"])
+        sides = {"ours": self.column(method, label, metric), "theirs": self.column(self.baseline, label, metric)}
+        both = pd.DataFrame(sides).dropna()
         if cases is not None:
             both = both[both.index.get_level_values("case").isin(list(cases))]
         if by_unit and self.groups:
@@ -152,7 +158,7 @@ class Results:
         for method in self.methods:
             for label in self.all_labels:
                 for metric in self.metrics:
-                    values = self.by_case.loc[(label, metric), method]
+                    values = self.column(method, label, metric)
                     finite = values[np.isfinite(values)]
                     infinite = int(np.isinf(values).sum())
                     counts = (len(finite), infinite, len(values) - len(finite) - infinite)
@@ -184,8 +190,8 @@ class Results:
         """Returns the mean of the primary endpoint over the finite cases of each training, and their number."""
         values = self.values(endpoint.label, endpoint.metric)
         finite = values[np.isfinite(values["value"])]
-        found = finite.groupby(TRAINING, sort=False)["value"].agg(["mean", "count"]).reset_index()
-        return found.rename(columns={"count": "cases"})
+        grouped = finite.groupby(TRAINING, sort=False)["value"]
+        return pd.DataFrame({"mean": grouped.mean(), "cases": grouped.count()}).reset_index()
 
     def subgroups(self, endpoint: Endpoint, members: Mapping[str, str]) -> pd.DataFrame:
         """Returns the networks' difference within each subgroup of cases, corrected over all of them.
@@ -206,7 +212,7 @@ class Results:
         """Returns every method's mean Dice beside somebody else's on the cases that both have."""
         rows = []
         for method in self.methods:
-            ours = self.by_case.loc[(self.all_labels[0], "dice"), method].droplevel("group").dropna()
+            ours = self.column(method, self.all_labels[0], "dice").droplevel("group").dropna()
             shared = [case for case in ours.index if case in published]
             theirs = [published[case] for case in shared]
             found = estimate(ours[shared].to_numpy(), theirs)

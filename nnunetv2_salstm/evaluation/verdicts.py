@@ -212,7 +212,7 @@ def compare_methods(
     scores: "Mapping[str, Any] | pd.DataFrame",
     *,
     baseline: str | None = None,
-    groups: Sequence[Hashable] | Mapping[Hashable, Hashable] | None = None,
+    groups: Sequence[Hashable] | Mapping[Any, Hashable] | None = None,
     margin: float = MARGIN,
     higher_is_better: bool = True,
     overlap: float = FIVE_FOLDS,
@@ -366,9 +366,7 @@ def _read_table(table: "pd.DataFrame") -> tuple[dict[str, _Trainings], list[Hash
     return found, cases
 
 
-def _units(
-    groups: Sequence[Hashable] | Mapping[Hashable, Hashable] | None, cases: Sequence[Hashable]
-) -> list[Hashable]:
+def _units(groups: Sequence[Hashable] | Mapping[Any, Hashable] | None, cases: Sequence[Hashable]) -> list[Hashable]:
     if groups is None:
         return list(range(len(cases)))
     if isinstance(groups, Mapping):

@@ -78,6 +78,27 @@ class TrainerName:
         return cls(salstm, epochs, iterations, seed)
 
 
+def name_of_run(name: str, epochs: int | None, iterations: int | None, seed: int | None) -> str:
+    """Returns the name of a trainer of this package with length and seed; what it says itself is kept.
+
+    Raises:
+        ValueError: if it is no trainer of this package.
+    """
+    own, match = TrainerName.parse(name), NAME.fullmatch(name)
+    assert match is not None  # or it could not be parsed
+    parts = [match["method"], match["placement"], match["frames"]]
+    parts += [f"{value}epochs" if (value := own.epochs or epochs) else None]
+    parts += [f"{value}its" if (value := own.iterations or iterations) else None]
+    seed = seed if own.seed is None else own.seed
+    return "_".join([*filter(None, parts), *([] if seed is None else [f"seed{seed}"])])
+
+
+def epochs_of(name: str) -> int:
+    """Returns how many epochs any trainer trains, as far as its name says: nnU-Net's own end in _5epochs, too."""
+    match = re.search(r"_([1-9]\d*)epochs(_|$)", name)
+    return int(match[1]) if match else NNUNETS_EPOCHS
+
+
 def split_seed(name: str) -> tuple[str, str]:
     """Returns a trainer's name without its seed, and the seed, "" where it says none."""
     match = _SEED.search(name)

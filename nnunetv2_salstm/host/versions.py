@@ -1,8 +1,9 @@
 """What results were obtained with, and whether this machine can do what was asked for."""
 
+import json
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import torch
@@ -40,6 +41,19 @@ def require_nnunet_with_trainers_by_name() -> None:
             f"this needs nnU-Net 2.8 or newer, which finds trainers by name, got {nnunet}; "
             "run: pip install --upgrade nnunetv2"
         )
+
+
+def describe_nnunet() -> str:
+    """Returns nnU-Net's version, and whether it is a release or a checkout of its sources, e.g. "2.8.1 (release)"."""
+    import nnunetv2
+
+    installed = distribution("nnunetv2")
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    imported = Path(str(nnunetv2.__file__)).parent.resolve()
+    is_release = imported == Path(str(installed.locate_file("nnunetv2"))).resolve() and not (
+        "vcs_info" in origin or "dir_info" in origin
+    )
+    return f"{installed.version} ({'release' if is_release else 'checkout'})"
 
 
 def package_versions() -> dict[str, str]:

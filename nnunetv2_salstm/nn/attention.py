@@ -71,7 +71,8 @@ class StateAttention(nn.Module):
         """Returns s, the factor of the logits for N pixels."""
         if self.tau is not None:
             return self.tau / pixels
-        return (self.attention_size or pixels) ** -0.5
+        scale: float = (self.attention_size or pixels) ** -0.5
+        return scale
 
     def matrix(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the attention matrix softmax(s Q K^T), (B, C, C), rows summing to one, from 2Q and 2K, (B, C, N).
@@ -101,7 +102,8 @@ class StateAttention(nn.Module):
         """Returns Y, (B, C, *S), from the states of the last step."""
         with without_autocast(state.h):
             matrix, value = self.factors(state)
-            return (matrix @ value).unflatten(-1, state.h.shape[2:])
+            attended: Tensor = (matrix @ value).unflatten(-1, state.h.shape[2:])
+            return attended
 
 
 class GatedStateAttention(StateAttention):

@@ -1,6 +1,7 @@
 """The residual block that puts a layer on a coarser grid of a feature map."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class SALSTMBlock(nn.Module):
         self,
         channels: int,
         layer: SliceSALSTM | ConvControl,
-        stride: tuple[int, ...],
+        stride: Sequence[int],
         norm: nn.Module | None = None,
         initial_gain: float = 0.0,
     ):
@@ -64,7 +65,7 @@ class SALSTMBlock(nn.Module):
         returned = layer.output_convolution.out_channels
         if returned != channels:
             raise ValueError(f"layer must return {channels} channels as x has, got {returned}")
-        if isinstance(stride, int) or len(stride) not in CONVOLUTIONS or min(stride) < 1:
+        if not isinstance(stride, Sequence) or len(stride) not in CONVOLUTIONS or min(stride) < 1:
             raise ValueError(
                 f"stride must be 1 to 3 lengths of at least 1 voxel, one for each spatial axis of x, got {stride}"
             )
@@ -127,7 +128,7 @@ class SALSTMBlock(nn.Module):
         The sum with the skip is not counted: no gradient needs it, so that it has gone when memory is fullest.
         """
         cells = math.prod(math.ceil(size / length) for size, length in zip(input_size, self.stride, strict=True))
-        coarse_channels = self.reduce.out_channels + self.layer.feature_map_channels
+        coarse_channels: int = self.reduce.out_channels + self.layer.feature_map_channels
         return cells * coarse_channels
 
     def contribution(self, x: Tensor) -> Tensor:
@@ -139,7 +140,8 @@ class SALSTMBlock(nn.Module):
 
     def apply_layer(self, x: Tensor) -> Tensor:
         """Returns the layer's output on the coarse grid, (B, channels, *S), from its input, (B, in_channels, *S)."""
-        return self.layer(x)
+        output: Tensor = self.layer(x)
+        return output
 
     def normalise(self, x: Tensor) -> Tensor:
         """Returns norm(x), or only its affine part where the grid is a single cell."""

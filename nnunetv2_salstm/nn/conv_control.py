@@ -79,4 +79,5 @@ class ConvControl(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, out_channels, *S) from (B, in_channels, *S), in the dtype of the weights."""
         x = F.leaky_relu(self.first(to_float32(x).to(self.conv.weight.dtype)), 1e-2)
-        return self.conv(F.leaky_relu(self.second(x), 1e-2))
+        output: Tensor = self.conv(F.leaky_relu(self.second(x), 1e-2))
+        return output

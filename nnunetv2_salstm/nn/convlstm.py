@@ -33,7 +33,8 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolves x, `(B, C, *S)`, with a kernel of one voxel, as a matrix product: faster on small grids."""
     weight, bias = to_float32(weight).flatten(1), to_float32(bias)
     mixed = torch.baddbmm(bias.unsqueeze(-1), weight.expand(x.shape[0], -1, -1), x.flatten(2))
-    return mixed.unflatten(-1, x.shape[2:])
+    output: Tensor = mixed.unflatten(-1, x.shape[2:])
+    return output
 
 
 def next_state(gates: Tensor, c: Tensor | None, channel_dim: int = 1) -> ConvLSTMState:

@@ -51,4 +51,5 @@ class FrameBlock(SALSTMBlock):
     def apply_layer(self, x: Tensor) -> Tensor:
         """Returns the layer's output for the current frames, (B, channels, *S), from all, (3B, in_channels, *S)."""
         current, previous, following = rearrange(x, "(frame b) c ... -> frame b c 1 ...", frame=NUM_FRAMES)
-        return self.layer(torch.cat([previous, current, following], dim=2))[:, :, 1]
+        output: Tensor = self.layer(torch.cat([previous, current, following], dim=2))
+        return output[:, :, 1]

@@ -21,7 +21,7 @@ def to_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which operations on x's device keep the dtype of their inputs."""
     device = x.device.type
     if device not in _AUTOCAST_DEVICES or (_CAN_ASK and not torch.is_autocast_enabled(device)):

@@ -49,7 +49,8 @@ class DirectionNet(nn.Module):
             for layer, cell in enumerate(self.cells):
                 state = cell(x, states[layer])
                 states[layer], x = state, state.h
-        return self.attention(states[-1])
+        attended: Tensor = self.attention(states[-1])
+        return attended
 
 
 class SALSTM(nn.Module):

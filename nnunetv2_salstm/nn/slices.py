@@ -105,8 +105,10 @@ class SliceSALSTM(nn.Module):
             nets = self.layer.forward_net, self.layer.reverse_net
             directions = zip(*(both.unbind(1) for both in state), strict=True)
             factors = [net.attention.factors(ConvLSTMState(*own)) for net, own in zip(nets, directions, strict=True)]
-            out = self.join(factors).unflatten(-1, slices.shape[2:]).to(x.dtype)  # (B D, out_channels, *S)
-            return out if is_image else out.unflatten(0, (-1, volume.shape[2])).transpose(1, 2)
+            out: Tensor = self.join(factors).unflatten(-1, slices.shape[2:]).to(x.dtype)  # (B D, out_channels, *S)
+            if not is_image:
+                out = out.unflatten(0, (-1, volume.shape[2])).transpose(1, 2)
+            return out
 
     def last_state(self, slices: Tensor, depth: int) -> ConvLSTMState:
         """Returns the states after the last step, each (B D, 2, hidden, *S), the directions along axis 1.
@@ -174,4 +176,5 @@ class SliceSALSTM(nn.Module):
 
 def split_directions(gates: Tensor) -> Tensor:
     """Splits gates of both directions, (N, 8 hidden, *S), into (N, 2, 4 hidden, *S)."""
-    return gates.unflatten(1, (2, -1))
+    split: Tensor = gates.unflatten(1, (2, -1))
+    return split

@@ -247,7 +247,7 @@ def _answers(found: Comparison) -> Table:
     rows = []
     for row in found.methods.iloc[1:].to_dict("records"):
         for question, what in (("networks", "these networks"), ("methods", "the methods")):
-            of = {name.removeprefix(f"{question}_"): value for name, value in row.items()}
+            of = {str(name).removeprefix(f"{question}_"): value for name, value in row.items()}
             gap = row["difference"] if question == "networks" else row["methods_difference"]
             rows.append({
                 "method": row["method"],
@@ -260,10 +260,8 @@ def _answers(found: Comparison) -> Table:
                 "false claim": None if pandas.isna(of["false_claim"]) else f"{100 * of['false_claim']:.1f} %",
                 "equivalence": of["equivalence"],
                 "pairs": f"{of['count']:.0f}",
-                "wins / draws / losses": "{wins:.0f} / {draws:.0f} / {losses:.0f}".format(**row)
-                if question == "networks"
-                else None,
-                "moved up / down": "{improved:.0f} / {worsened:.0f}".format(**row) if question == "networks" else None,
+                "wins / draws / losses": _counts(row, "wins", "draws", "losses") if question == "networks" else None,
+                "moved up / down": _counts(row, "improved", "worsened") if question == "networks" else None,
             })  # fmt: skip
     return Table(pandas.DataFrame(rows), text_columns=3)
 
@@ -385,6 +383,10 @@ def _one(value: float, metric: Metric) -> str:
 
 def _sign(value: float | None, metric: Metric) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:+.{metric.digits}f}"
+
+
+def _counts(row: Mapping[Any, Any], *names: str) -> str:
+    return " / ".join(f"{row[name]:.0f}" for name in names)
 
 
 def _p(value: float | None) -> str:

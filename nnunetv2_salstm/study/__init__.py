@@ -1,0 +1,1 @@
+"""Whole studies: the workflow file for Snakemake, the study file that it reads, its jobs, and how they stand."""

@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,108 +13,105 @@ from io import StringIO
 from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.study.state import Folder
-from nnunetv2_salstm.study.study import Study, nearest, split_trainer
-from nnunetv2_salstm.study.tasks import PLANNERS, Compare, Preprocess, Task
+from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE
+from nnunetv2_salstm.study.jobs import PLANNERS, Job, Preprocess, study_folder
+from nnunetv2_salstm.study.locks import gpus_of_this_machine
+from nnunetv2_salstm.study.schema import Method, Study, nearest
 
 # What nnU-Net plans for any data set.
 _CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 _CASCADE = "3d_cascade_fullres"
+_PLACES = ("", "_bottleneck", "_skips", "_25d")
 
 
-def check_study(study: Study, tasks: Sequence[Task]) -> None:
+def check_study(study: Study, jobs: Sequence[Job]) -> None:
     """Checks trainers, plans and configurations.
 
     Raises:
         SalstmError: if one of them is not there, or cannot be in a study.
     """
-    for trainer in study.trainers:
-        _check_trainer(study, trainer)
-    for task in tasks:
-        if isinstance(task, Preprocess):
-            _check_plans(study, task)
-    compares = any(isinstance(task, Compare) for task in tasks)
-    if compares and importlib.util.find_spec("monai") is None:
-        raise SalstmError('compare needs MONAI; install it with: pip install "nnunetv2-salstm[compare]"')
+    for method in study.trainers:
+        _check_trainer(study, method)
+    for job in jobs:
+        if isinstance(job, Preprocess):
+            _check_plans(study, job)
 
 
-def check_folder(folder: Folder) -> None:
-    """Makes sure that the study's folders are there and can be written to.
+def check_folder(study: Study) -> None:
+    """Makes sure that the folders of the study are there and can be written to.
 
     Raises:
         SalstmError: if they cannot.
     """
+    folder = study_folder(study.name)
     try:
-        for place in (folder.tasks, folder.study):
+        for place in (folder, folder.with_name("_jobs")):
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass
     except OSError as error:
         raise SalstmError(
-            f"{folder.tasks.parent} cannot be written to ({error.strerror}); set nnUNet_results to a folder of yours"
+            f"{folder.parent} cannot be written to ({error.strerror}); set nnUNet_results to a folder of yours"
         ) from None
 
 
 def check_executor(study: Study, executor: str) -> None:
-    """Checks that what starts the tasks is on this machine.
+    """Checks that what starts the jobs is on this machine.
 
     Raises:
         SalstmError: if it is not.
     """
-    if importlib.util.find_spec("submitit") is None:
+    instead = "or print its commands with --dry-run"
+    if sys.version_info < (3, 11):
         raise SalstmError(
-            'running a study needs submitit; install it with: pip install "nnunetv2-salstm[matrix]", or print its '
-            "commands with --dry-run"
+            "running a study needs Python 3.11 or newer, as Snakemake does, and this is "
+            f"{sys.version_info[0]}.{sys.version_info[1]}; install this package there, {instead}"
+        )
+    plugins = ["snakemake_executor_plugin_slurm"] if executor == "slurm" else []
+    if absent := [name for name in ("snakemake", *plugins) if importlib.util.find_spec(name) is None]:
+        raise SalstmError(
+            f"running a study needs {' and '.join(absent)}; install the extra with: "
+            f'pip install "nnunetv2-salstm[study]", {instead}'
         )
     if executor == "slurm":
-        absent = [program for program in ("sbatch", "squeue", "srun") if shutil.which(program) is None]
-        if absent:
+        if absent := [program for program in ("sbatch", "squeue", "srun") if shutil.which(program) is None]:
             raise SalstmError(
                 f"there is no Slurm on this machine ({', '.join(absent)} not found); run it on a login node of the "
                 "cluster, or here with --executor local"
             )
-    elif study.device == "cuda" and not (gpus := gpus_of_this_machine()):
-        raise SalstmError(
-            "there is no GPU on this machine for device cuda; run it where there is one, or set device: cpu in the "
-            "study"
-        )
-    elif study.device == "cuda" and len(gpus) < (wanted := study.resources["train"].gpus):
-        raise SalstmError(f"resources: train: gpus must be at most {len(gpus)} on this machine, got {wanted}")
-
-
-def gpus_of_this_machine() -> tuple[str, ...]:
-    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip())
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True)
-    return tuple(found.stdout.split()) if found.returncode == 0 else ()
-
-
-def _check_trainer(study: Study, trainer: str) -> None:
-    from nnunetv2_salstm.host.trainer_names import METHODS, TrainerName
-
-    stem, own = split_trainer(trainer)
-    theirs = _trainers_of_nnunet()
-    (run, *_) = study.runs_of(trainer)
-    try:
-        TrainerName.parse(run)
-    except ValueError as error:
-        if trainer not in theirs and not _is_found(trainer):
-            ours = [f"{arm}{place}" for arm, salstm in METHODS.items() for place in _PLACES if salstm or not place]
-            near = nearest(trainer, [*theirs, trainer]) if trainer in theirs else nearest(stem, [*ours, *theirs])
-            raise SalstmError(f"{study.file}: there is no trainer {trainer}{near}; {error}") from None
-        # Its name is one of nnU-Net's or of another package, which know no suffixes of ours.
-        if run != trainer or own["seed"] is not None or study.seeds:
-            demanded = ", ".join(key for key in ("seeds", "epochs", "iterations") if getattr(study, key))
+    elif study.device == "cuda":
+        gpus, wanted = gpus_of_this_machine(), study.resources["train"].gpus
+        if not gpus:
             raise SalstmError(
-                f"{study.file}: {trainer} takes no {demanded}; nnUNetTrainerSALSTMOff is the stock network with them"
-            ) from None
+                "there is no GPU on this machine for device cuda; run it where there is one, or set device: cpu in the "
+                "study"
+            )
+        if len(gpus) < wanted:
+            raise SalstmError(f"resources: train: gpus must be at most {len(gpus)} on this machine, got {wanted}")
 
 
-_PLACES = ("", "_bottleneck", "_skips", "_25d")
+def slurm_keeps_accounts() -> bool:
+    """Whether Slurm keeps accounts, and can be asked for jobs that have ended; else it forgets them after minutes."""
+    found = shutil.which("sacct")
+    return found is not None and subprocess.run([found, "-X", "-n"], capture_output=True).returncode == 0
+
+
+def _check_trainer(study: Study, method: Method) -> None:
+    if method.is_ours:
+        return
+    trainer, theirs = method.trainer, _trainers_of_nnunet()
+    if trainer not in theirs and not _is_found(trainer):
+        ours = [f"{name}{place}" for name, salstm in METHODS.items() for place in _PLACES if salstm or not place]
+        raise SalstmError(
+            f"{study.file}: there is no trainer {trainer}{nearest(trainer, [*ours, *theirs])}; ours are {NAME_RULE}; "
+            "those of other packages lie in the folders of nnUNet_extTrainer"
+        )
+    demanded = [key for key in ("seeds", "epochs", "iterations") if getattr(study, key)]
+    if demanded and not method.epochs:
+        raise SalstmError(
+            f"{study.file}: {trainer} takes no {', '.join(demanded)}; nnUNetTrainerSALSTMOff is the stock network with "
+            f"them; to train it once, as it is, state its own length: {{trainer: {trainer}, epochs: N}}"
+        )
 
 
 def _trainers_of_nnunet() -> list[str]:
@@ -140,24 +137,24 @@ def _is_found(trainer: str) -> bool:
     return True
 
 
-def _check_plans(study: Study, task: Preprocess) -> None:
-    if task.plans_file.is_file():
-        there = list(json.loads(task.plans_file.read_text())["configurations"])
-        known = f"{task.plans_file}"
-    elif task.plans in PLANNERS:
+def _check_plans(study: Study, job: Preprocess) -> None:
+    if job.plans_file.is_file():
+        there = list(json.loads(job.plans_file.read_text())["configurations"])
+        known = f"{job.plans_file}"
+    elif job.plans in PLANNERS:
         there, known = list(_CONFIGURATIONS), "nnU-Net"
     else:
         raise SalstmError(
-            f"{study.file}: there are no plans {task.plans} of {task.dataset.name}{nearest(task.plans, PLANNERS)}; "
+            f"{study.file}: there are no plans {job.plans} of {job.dataset.name}{nearest(job.plans, PLANNERS)}; "
             f"nnU-Net makes {', '.join(PLANNERS)}, and nnUNetv2_salstm plan makes others"
         )
-    for name in task.configurations:
+    for name in job.configurations:
         if name == _CASCADE:
             raise SalstmError(
                 f"{study.file}: {name} cannot be in a study, as it needs the predictions of a training of 3d_lowres"
             )
         if name not in there:
             raise SalstmError(
-                f"{study.file}: {known} plans no configuration {name} of {task.dataset.name}{nearest(name, there)}; "
+                f"{study.file}: {known} plans no configuration {name} of {job.dataset.name}{nearest(name, there)}; "
                 f"there are {', '.join(c for c in there if c != _CASCADE)}"
             )

@@ -1,101 +1,112 @@
-"""What a study's tasks are doing, and how long the rest will take."""
+"""How a study stands, from nnU-Net's outputs and the records of its jobs, and how long the rest will take."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from nnunetv2_salstm.evaluation.runs import TrainingLog
-from nnunetv2_salstm.study.state import STATES, Folder, State
-from nnunetv2_salstm.study.study import KINDS, epochs_of
-from nnunetv2_salstm.study.tasks import Task, Train
-from nnunetv2_salstm.study.worker import LOG, last_lines
-from nnunetv2_salstm.tables import markdown_table
+from nnunetv2_salstm.study.jobs import Job, Train, unfinished
+from nnunetv2_salstm.study.schema import KINDS, Study
 
-# Of the log of a task that failed.
+# In the order in which they are counted.
+STATES = ("finished", "running", "failed", "interrupted", "missing")
+# Of the log of a job that failed.
 LINES = 5
 
 
-def report(tasks: Sequence[Task], folder: Folder) -> str:
-    """Returns the state of all tasks as text: counts, what runs, what failed with its log, and the time left."""
-    states = folder.states(tasks)
-    parts = [_counts(tasks, states)]
-    for task in tasks:
-        state = states[task.name]
-        if state.name == "running" and state.last is not None:
-            parts.append(f"running: {task.name}, {_hours(state.last.seconds)} on {state.last.host}{_epoch(task)}")
-        elif state.name in ("failed", "interrupted"):
-            log = folder.of(task) / LOG
-            parts.append("\n".join([
-                f"{state.name}: {task.name}: {state.reason}",
-                *(f"    {line}" for line in last_lines(log, LINES)),
-                f"    ({log})",
-            ]))  # fmt: skip
-    return "\n\n".join([*parts, time_left(tasks, states)])
+@dataclass(frozen=True)
+class Status:
+    """How a study stands.
+
+    Attributes:
+        counts: by kind of job and state.
+        running: a sentence for each job.
+        failed: the reason and the last lines of the log for each job that failed or was interrupted.
+        left: a sentence on the time left.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    running: list[str]
+    failed: dict[str, list[str]]
+    left: str
 
 
-def time_left(tasks: Sequence[Task], states: Mapping[str, State]) -> str:
-    """Returns a sentence on how long the unfinished tasks take, from what finished ones of the kind took."""
-    left = [task for task in tasks if states[task.name].name != "finished"]
-    if not left:
-        return "All tasks are finished."
-    seconds = {task.name: _seconds_left(task, tasks, states) for task in left}
+def status_of(study: Study, jobs: Sequence[Job], epoch_seconds: Mapping[str, Sequence[float]]) -> Status:
+    """Reads how a study stands, whether or not a launcher runs.
+
+    Args:
+        study: whose it is.
+        jobs: of the study.
+        epoch_seconds: of the epochs that each training has finished, by the job's name.
+    """
+    left = unfinished(jobs)
+    epochs = {run: study.epochs_of(method) for method in study.trainers for run in study.runs_of(method)}
+    states: dict[str, str] = {}
+    running, failed = [], {}
+    for job in jobs:
+        who = job.record.holder() if job.name in left else None
+        state = states[job.name] = "running" if who else _state(job) if job.name in left else "finished"
+        if state == "running":
+            done = f", epoch {len(epoch_seconds[job.name])} of {epochs[job.trainer]}" if isinstance(job, Train) else ""
+            running.append(f"{job.name}, {who}{done}")
+        elif state in ("failed", "interrupted"):
+            status = job.record.status()
+            why = "interrupted" if status is None else f"ended with status {status}, and {left[job.name]}"
+            failed[f"{job.name}: {why}"] = [*job.record.said(LINES), f"({job.record.log})"]
+    counts = {
+        kind: {state: sum(states[job.name] == state for job in jobs if job.kind == kind) for state in STATES}
+        for kind in KINDS
+        if any(job.kind == kind for job in jobs)
+    }
+    seconds = {
+        job.name: _seconds_left(job, jobs, states, epochs, epoch_seconds)
+        for job in jobs
+        if states[job.name] != "finished"
+    }
+    return Status(counts, running, failed, _time_left(seconds, sum(state == "running" for state in states.values())))
+
+
+def _state(job: Job) -> str:
+    """Returns the state of a job that is not finished and that nobody is at."""
+    if not job.record.was_cut_short():
+        # It may have ended well long ago: predictions and reports are made again when what they are of is newer.
+        return "missing"
+    return "interrupted" if job.record.status() is None else "failed"
+
+
+def _time_left(seconds: Mapping[str, float | None], running: int) -> str:
+    """Returns a sentence on the time left; seconds are None of jobs of which nothing like them has run."""
+    if not seconds:
+        return "All jobs are finished."
     known = [value for value in seconds.values() if value is not None]
-    at_once = max(1, sum(states[task.name].name == "running" for task in left))
     unknown = len(seconds) - len(known)
-    but = f", and {unknown} tasks of which nothing like them has run yet" if unknown else ""
     if not known:
-        return f"Time left: not known, as nothing like the {unknown} tasks left has run yet."
-    # No schedule ends before its longest task.
+        return f"Time left: not known, as nothing like the {unknown} jobs left has run yet."
+    at_once = max(1, running)
+    # No order of jobs ends before its longest one.
     wall, work = max(sum(known) / at_once, max(known)), sum(known)
-    return f"Time left: about {_hours(wall)} with {at_once} at once, {_hours(work)} of work in {len(known)} tasks{but}."
+    but = f", and {unknown} jobs of which nothing like them has run yet" if unknown else ""
+    return f"Time left: about {_hours(wall)} with {at_once} at once, {_hours(work)} of work in {len(known)} jobs{but}."
 
 
-def _seconds_left(task: Task, tasks: Sequence[Task], states: Mapping[str, State]) -> float | None:
-    spent = sum(attempt.seconds for attempt in states[task.name].attempts)
-    alike = [other for other in tasks if _are_alike(task, other) and states[other.name].name == "finished"]
-    took = [seconds for other in alike if (seconds := sum(a.seconds for a in states[other.name].attempts))]
-    if took:
-        return max(0.0, median(took) - spent)
-    return _seconds_of_epochs_left(task, tasks) if isinstance(task, Train) else None
-
-
-def _are_alike(task: Task, other: Task) -> bool:
-    """Whether two tasks take about as long, as far as it is known before they have run."""
-    if task.kind != other.kind:
-        return False
-    if isinstance(task, Train) and isinstance(other, Train):
-        return _work(task) == _work(other)
-    return True
-
-
-def _work(task: Train) -> tuple[object, ...]:
-    return task.dataset, task.plans, task.configuration, epochs_of(task.trainer)
-
-
-def _seconds_of_epochs_left(task: Train, tasks: Sequence[Task]) -> float | None:
-    """Returns the time of a training's epochs left, from its own log or those of trainings on the same data."""
-    own = TrainingLog.read(task.folder).epoch_seconds
-    measured = list(own.values())
-    for other in tasks:
-        if not own and isinstance(other, Train) and _work(other)[:3] == _work(task)[:3]:
-            measured += TrainingLog.read(other.folder).epoch_seconds.values()
-    return (epochs_of(task.trainer) - len(own)) * median(measured) if measured else None
-
-
-def _counts(tasks: Sequence[Task], states: Mapping[str, State]) -> str:
-    rows = [["", *STATES, "all"]]
-    for kind in KINDS:
-        of_kind = [states[task.name].name for task in tasks if task.kind == kind]
-        if of_kind:
-            rows.append([kind, *(str(of_kind.count(name)) for name in STATES), str(len(of_kind))])
-    # Columns of nothing but 0 say nothing.
-    shown = [place for place, column in enumerate(zip(*rows, strict=True)) if set(column[1:]) != {"0"}]
-    return markdown_table([[row[place] for place in shown] for row in rows])
-
-
-def _epoch(task: Task) -> str:
-    if not isinstance(task, Train):
-        return ""
-    return f", epoch {len(TrainingLog.read(task.folder).epoch_seconds)} of {epochs_of(task.trainer)}"
+def _seconds_left(
+    job: Job,
+    jobs: Sequence[Job],
+    states: Mapping[str, str],
+    epochs: Mapping[str, int],
+    epoch_seconds: Mapping[str, Sequence[float]],
+) -> float | None:
+    """Returns how long a job takes, from its own epochs or from finished jobs like it; None where there are none."""
+    if not isinstance(job, Train):
+        took = [other.record.seconds() for other in jobs if other.kind == job.kind and states[other.name] == "finished"]
+        took = [seconds for seconds in took if seconds]
+        return median(took) if took else None
+    own = epoch_seconds[job.name]
+    # Its own epochs before those of the same trainer, and these before those of others on the same data.
+    alike = [other for other in jobs if isinstance(other, Train) and other.data == job.data]
+    for candidates in ([job], [other for other in alike if other.trainer == job.trainer], alike):
+        if measured := [seconds for other in candidates for seconds in epoch_seconds[other.name]]:
+            return (epochs[job.trainer] - len(own)) * median(measured)
+    return None
 
 
 def _hours(seconds: float) -> str:

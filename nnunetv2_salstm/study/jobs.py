@@ -1,4 +1,4 @@
-"""The tasks of a study: each is one stock command, and nnU-Net's own outputs tell whether it is finished."""
+"""The jobs of a study: each is one stock command, and nnU-Net's own outputs tell whether it is finished."""
 
 import json
 import shlex
@@ -11,7 +11,8 @@ from typing import Any
 
 from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder
 from nnunetv2_salstm.host.files import make_once
-from nnunetv2_salstm.study.study import Resources, Study
+from nnunetv2_salstm.study.records import Record
+from nnunetv2_salstm.study.schema import Resources, Study
 
 DEFAULT_PLANS = "nnUNetPlans"
 # Of nnU-Net's own cross-validation; it cannot be made of fewer cases.
@@ -77,14 +78,14 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One command, what it may use, and the names of the tasks that must be finished before it.
+class Job:
+    """One command, what it may use, and the names of the jobs that must be finished before it.
 
     Attributes:
-        name: the same in all studies that share the task's outputs; names its folder.
+        name: the same in all studies that share the job's outputs.
         dataset: on which it works; the first of them for a study's report.
         resources: what it may use.
-        after: names of tasks.
+        after: names of jobs.
     """
 
     name: str
@@ -98,9 +99,14 @@ class Task:
         return self.name.partition("__")[0]
 
     @property
-    def subject(self) -> str:
-        """What it is about, for readers."""
-        return self.dataset.name
+    def record(self) -> Record:
+        """Its lock and log."""
+        return Record(nnunet_folder("nnUNet_results") / "studies" / "_jobs", self.name, self.exclusive)
+
+    @property
+    def exclusive(self) -> str:
+        """What one job at a time may do, as jobs of this name do it."""
+        return self.name
 
     def command(self) -> list[str]:
         """Returns the command that does what is missing now."""
@@ -115,11 +121,16 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Preprocess(Task):
+class Preprocess(Job):
     """Plans and preprocesses a data set; plans that are there are kept."""
 
     plans: str
     configurations: tuple[str, ...]
+
+    @property
+    def exclusive(self) -> str:
+        """All plans of a data set share its fingerprint."""
+        return f"preprocess__{self.dataset.name}"
 
     @property
     def plans_file(self) -> Path:
@@ -163,7 +174,7 @@ class Preprocess(Task):
 
 
 @dataclass(frozen=True)
-class Train(Task):
+class Train(Job):
     """Trains one fold and, as nnU-Net does, predicts its validation cases."""
 
     trainer: str
@@ -171,6 +182,11 @@ class Train(Task):
     configuration: str
     fold: int | str
     device: str
+
+    @property
+    def data(self) -> tuple[str, str, str]:
+        """On what it trains: data set, plans and configuration."""
+        return self.dataset.name, self.plans, self.configuration
 
     @property
     def folder(self) -> Path:
@@ -200,12 +216,12 @@ class Train(Task):
 
     def prepare(self) -> None:
         """Makes nnU-Net's folds, which its first training would make: an array of them is many first trainings."""
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
-
         splits_file = self.dataset.preprocessed / "splits_final.json"
         cases = self.dataset.training_cases
         if self.fold == "all" or splits_file.is_file() or len(cases) < FOLDS:
             return
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
         # It is the other's file that counts where another process was quicker; they are equal.
         with suppress(FileExistsError):
             make_once(splits_file, json.dumps(generate_crossval_split(cases, n_splits=FOLDS), indent=4))
@@ -218,7 +234,7 @@ class Train(Task):
 
 
 @dataclass(frozen=True)
-class Predict(Task):
+class Predict(Job):
     """Predicts a part of the test cases with all folds of the study."""
 
     trainer: str
@@ -254,12 +270,14 @@ class Predict(Task):
         absent = [file for file in self.predictions if not file.is_file()]
         if absent:
             return f"{len(absent)} of {len(self.predictions)} predictions are not in {self.output}"
+        if self.record.was_cut_short():
+            return "the last attempt was cut short, which may have left half a file behind"
         return _out_of_date(self.predictions, self.checkpoints)
 
 
 @dataclass(frozen=True)
-class Compare(Task):
-    """Compares the arms on one data set, on their validation or their test cases.
+class Compare(Job):
+    """Compares the methods on one data set, on their validation or their test cases.
 
     Attributes:
         plans, configuration: of the networks.
@@ -294,12 +312,12 @@ class Compare(Task):
 
 
 @dataclass(frozen=True)
-class Report(Task):
+class Report(Job):
     """Puts all comparisons of a study on one page.
 
     Attributes:
         study: its file.
-        comparisons: the tasks.
+        comparisons: the jobs.
         output: the report's file without .json and .html.
     """
 
@@ -314,7 +332,7 @@ class Report(Task):
 
     def command(self) -> list[str]:
         """Returns the command of the report."""
-        return ["nnUNetv2_salstm", "matrix", "report", str(self.study)]
+        return ["nnUNetv2_salstm", "study", str(self.study), "--report"]
 
     def missing(self) -> str | None:
         """Returns whether the report is not there, lacks a comparison, or is of another study file or older ones."""
@@ -332,17 +350,22 @@ class Report(Task):
         return _out_of_date(files, [Path(f"{comparison.report}.json") for comparison in self.comparisons])
 
 
-def expand(study: Study, folder: Path) -> list[Task]:
-    """Returns the tasks of a study, each behind those that must be finished before it.
-
-    Args:
-        study: what to run.
-        folder: for its reports and predictions.
+def study_folder(name: str) -> Path:
+    """Returns where a study keeps its reports and predictions: below nnUNet_results, with those who share these.
 
     Raises:
-        SalstmError: if a data set is not there.
+        SalstmError: if nnU-Net's folder of results is not there.
     """
-    tasks: list[Task] = []
+    return nnunet_folder("nnUNet_results") / "studies" / name
+
+
+def jobs_of(study: Study) -> list[Job]:
+    """Returns the jobs of a study, each behind those that must be finished before it.
+
+    Raises:
+        SalstmError: if a data set or nnU-Net's folders are not there.
+    """
+    jobs: list[Job] = []
     for name in study.datasets:
         dataset = Dataset.find(name)
         planned: tuple[str, ...] = ()
@@ -357,106 +380,130 @@ def expand(study: Study, folder: Path) -> list[Task]:
                 study.configurations,
             )
             planned = (preprocess.name,)
-            tasks.append(preprocess)
+            jobs.append(preprocess)
             for configuration in study.configurations:
-                tasks += _arms(study, folder, dataset, plans, configuration, preprocess.name)
-    comparisons = tuple(task for task in tasks if isinstance(task, Compare))
+                jobs += _Models(study, dataset, plans, configuration).jobs(preprocess.name)
+    comparisons = tuple(job for job in jobs if isinstance(job, Compare))
     if comparisons:
-        tasks.append(
+        after = tuple(job.name for job in comparisons)
+        jobs.append(
             Report(
                 f"report__{study.name}",
                 comparisons[0].dataset,
                 study.resources["report"],
-                tuple(task.name for task in comparisons),
-                # A job of Slurm may start in another folder.
+                after,
+                # A job of Slurm starts in another folder.
                 study.file.resolve(),
                 comparisons,
-                folder / "report",
+                study_folder(study.name) / "report",
             )
         )
-    return tasks
+    return jobs
 
 
-def _arms(study: Study, folder: Path, dataset: Dataset, plans: str, configuration: str, preprocess: str) -> list[Task]:
-    runs = [run for trainer in study.trainers for run in study.runs_of(trainer)]
-    trainings: list[Train] = []
-    predictions: list[Predict] = []
-    for run in runs:
-        model = model_name(run, plans, configuration)
-        folds = [
-            Train(
-                f"train__{dataset.name}__{model}__fold_{fold}",
-                dataset,
-                study.resources["train"],
-                (preprocess,),
-                run,
-                plans,
-                configuration,
-                fold,
-                study.device,
-            )
-            for fold in study.folds
-        ]
-        trainings += folds
-        parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
-        predictions += [
-            Predict(
-                f"predict__{study.name}__{dataset.name}__{model}__part_{part}_of_{parts}",
-                dataset,
-                study.resources["predict"],
-                tuple(task.name for task in folds),
-                run,
-                plans,
-                configuration,
-                study.folds,
-                part,
-                parts,
-                study.device,
-                folder / "predictions" / dataset.name / model,
-                tuple(task.checkpoint for task in folds),
-            )
-            for part in range(parts)
-        ]
-    tasks: list[Task] = [*trainings, *predictions]
-    if len(study.trainers) < 2:
-        return tasks
-    place = f"{dataset.name}__{plans}__{configuration}"
-    arguments = [dataset.number, "-c", configuration, "--trainers", *runs, "-f", *map(str, study.folds)]
-    tasks.append(
-        Compare(
-            f"compare__{study.name}__{place}",
-            dataset,
-            study.resources["compare"],
-            tuple(task.name for task in trainings),
-            plans,
-            configuration,
-            "validation",
-            (*arguments, *_unless_default("-p", plans, DEFAULT_PLANS)),
-            folder / "reports" / place,
-            tuple(task.summary for task in trainings),
+@dataclass(frozen=True)
+class _Models:
+    """The networks of a study on one data set with one configuration."""
+
+    study: Study
+    dataset: Dataset
+    plans: str
+    configuration: str
+
+    def jobs(self, preprocess: str) -> list[Job]:
+        """Returns their trainings, predictions and comparisons."""
+        study = self.study
+        trainings: dict[str, list[Train]] = {}
+        predictions: list[Predict] = []
+        for run in [run for method in study.trainers for run in study.runs_of(method)]:
+            trainings[run] = [self._training(preprocess, run, fold) for fold in study.folds]
+            parts = min(study.num_parts, len(self.dataset.test_cases)) if study.test else 0
+            predictions += [self._prediction(trainings[run], part, parts) for part in range(parts)]
+        all_trainings = [job for jobs in trainings.values() for job in jobs]
+        jobs: list[Job] = [*all_trainings, *predictions]
+        if len(study.trainers) < 2:
+            return jobs
+        jobs.append(self._comparison(all_trainings, list(trainings)))
+        if predictions and (self.dataset.raw / "labelsTs").is_dir():
+            jobs.append(self._comparison_of_test_cases(predictions))
+        return jobs
+
+    def _training(self, preprocess: str, run: str, fold: int | str) -> Train:
+        return Train(
+            f"train__{self.dataset.name}__{model_name(run, self.plans, self.configuration)}__fold_{fold}",
+            self.dataset,
+            self.study.resources["train"],
+            (preprocess,),
+            run,
+            self.plans,
+            self.configuration,
+            fold,
+            self.study.device,
         )
-    )
-    labels = dataset.raw / "labelsTs"
-    if predictions and labels.is_dir():
-        folders = dict.fromkeys((task.trainer, task.output) for task in predictions)
-        tasks.append(
-            Compare(
-                f"compare__{study.name}__{place}__test",
-                dataset,
-                study.resources["compare"],
-                tuple(task.name for task in predictions),
-                plans,
-                configuration,
-                "test",
-                (
-                    *("--reference", str(labels), "--predictions", *(f"{run}={output}" for run, output in folders)),
-                    *("--dataset-json", str(dataset.raw / "dataset.json"), "--images", str(dataset.raw / "imagesTs")),
-                ),
-                folder / "reports" / f"{place}__test",
-                tuple(file for task in predictions for file in task.predictions),
-            )
+
+    def _prediction(self, trainings: list[Train], part: int, parts: int) -> Predict:
+        model = model_name(trainings[0].trainer, self.plans, self.configuration)
+        return Predict(
+            f"predict__{self.study.name}__{self.dataset.name}__{model}__part_{part}_of_{parts}",
+            self.dataset,
+            self.study.resources["predict"],
+            tuple(job.name for job in trainings),
+            trainings[0].trainer,
+            self.plans,
+            self.configuration,
+            self.study.folds,
+            part,
+            parts,
+            self.study.device,
+            study_folder(self.study.name) / "predictions" / self.dataset.name / model,
+            tuple(job.checkpoint for job in trainings),
         )
-    return tasks
+
+    def _comparison(self, trainings: list[Train], runs: list[str]) -> Compare:
+        arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
+        arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
+        return self._compare("validation", trainings, arguments, [job.summary for job in trainings])
+
+    def _comparison_of_test_cases(self, predictions: list[Predict]) -> Compare:
+        raw = self.dataset.raw
+        folders = dict.fromkeys(f"{job.trainer}={job.output}" for job in predictions)
+        arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
+        arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
+        return self._compare("test", predictions, arguments, [file for job in predictions for file in job.predictions])
+
+    def _compare(self, cases: str, after: Sequence[Job], arguments: list[str], inputs: list[Path]) -> Compare:
+        place = f"{self.dataset.name}__{self.plans}__{self.configuration}" + ("" if cases == "validation" else "__test")
+        return Compare(
+            f"compare__{self.study.name}__{place}",
+            self.dataset,
+            self.study.resources["compare"],
+            tuple(job.name for job in after),
+            self.plans,
+            self.configuration,
+            cases,
+            tuple(arguments),
+            study_folder(self.study.name) / "comparisons" / place,
+            tuple(inputs),
+        )
+
+
+def unfinished(jobs: Sequence[Job]) -> dict[str, str]:
+    """Returns why jobs are not finished, by name: their outputs, or those of a job before them, are not there.
+
+    A preprocessing that nothing unfinished needs is not among them: preprocessed data may be removed after training.
+    """
+    reasons: dict[str, str] = {}
+    for job in jobs:
+        reason = job.missing()
+        # A training stays finished, however new its plans and preprocessed data are.
+        before = [] if isinstance(job, Preprocess | Train) else [name for name in job.after if name in reasons]
+        if reason is not None or before:
+            reasons[job.name] = reason or f"{before[0]} is not finished"
+    for job in reversed(jobs):
+        users = [other.name for other in jobs if job.name in other.after]
+        if isinstance(job, Preprocess) and users and not any(name in reasons for name in users):
+            reasons.pop(job.name, None)
+    return reasons
 
 
 def model_name(trainer: str, plans: str, configuration: str) -> str:

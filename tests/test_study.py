@@ -1,6 +1,5 @@
 """The study file, the commands that it becomes, and what is refused before anything is started."""
 
-import argparse
 import json
 import os
 import re
@@ -17,10 +16,9 @@ from test_docs_commands import parse_only
 from nnunetv2_salstm import cli
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.check import check_executor, check_study
-from nnunetv2_salstm.study.state import Folder
-from nnunetv2_salstm.study.status import report
-from nnunetv2_salstm.study.study import read_study
-from nnunetv2_salstm.study.tasks import Preprocess, Train, expand
+from nnunetv2_salstm.study.jobs import Preprocess, Train, jobs_of, unfinished
+from nnunetv2_salstm.study.schema import read_study
+from nnunetv2_salstm.study.status import status_of
 
 # A warning of nnU-Net's own imports.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.interface:FutureWarning")
@@ -56,44 +54,43 @@ def written(folder, **changes):
     return file
 
 
-def matrix(*words, capsys):
+def command(*words, capsys):
     """Runs the command and returns its status, what it printed, and its error."""
-    status = cli.main(["matrix", *map(str, words)])
+    status = cli.main(["study", *map(str, words)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
 
-def tasks_of(file):
-    study = read_study(file)
-    return expand(study, Folder(study.name).study)
+def read_jobs(file):
+    return jobs_of(read_study(file))
 
 
-def finish_training(task: Train):
+def finish_training(job: Train):
     """Writes what nnU-Net leaves behind."""
-    task.summary.parent.mkdir(parents=True)
-    task.checkpoint.touch()
-    task.summary.write_text('{"foreground_mean": {}}')
+    job.summary.parent.mkdir(parents=True)
+    job.checkpoint.touch()
+    job.summary.write_text('{"foreground_mean": {}}')
 
 
-def preprocess(task: Preprocess):
-    folder = task.dataset.preprocessed / "nnUNetPlans_3d_fullres"
+def preprocess(job: Preprocess):
+    folder = job.dataset.preprocessed / "nnUNetPlans_3d_fullres"
     folder.mkdir(parents=True)
     configurations = {
         "3d_lowres": {"inherits_from": "3d_fullres"},
         "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"},
         "2d": {"data_identifier": "nnUNetPlans_2d"},
     }
-    task.plans_file.write_text(json.dumps({"configurations": configurations}))
-    for case in task.dataset.training_cases:
+    job.plans_file.write_text(json.dumps({"configurations": configurations}))
+    for case in job.dataset.training_cases:
         (folder / f"{case}.pkl").touch()
 
 
 def test_the_demo_study_expands_to_stock_commands_in_an_order_that_works(folders, capsys, monkeypatch):
-    status, printed, _ = matrix(STUDIES / "demo_cpu.yaml", "--dry-run", capsys=capsys)
+    status, printed, _ = command(STUDIES / "demo_cpu.yaml", "--dry-run", capsys=capsys)
     assert status == 0
     commands = [shlex.split(line) for line in printed.splitlines() if not line.startswith("#")]
     programs = [words[0] for words in commands]
-    # For each data set: 2 arms x 2 seeds x 2 folds trained; 4 models predict the one test case, one part is enough.
+    # For each data set: 2 methods x 2 seeds x 2 folds trained; 4 models predict the one test case, one part is enough.
     one = ["nnUNetv2_plan_and_preprocess", *["nnUNetv2_train"] * 8, *["nnUNetv2_predict"] * 4, "nnUNetv2_salstm"]
     assert programs == [*one, *one, "nnUNetv2_salstm"]
     assert len({tuple(words) for words in commands}) == len(commands)
@@ -107,19 +104,13 @@ def test_the_demo_study_expands_to_stock_commands_in_an_order_that_works(folders
     assert list((folders / "preprocessed").iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["run"], []], ids=["run", "nothing"])
-def test_run_is_the_default(folders, words, tmp_path, capsys):
-    status, printed, _ = matrix(*words, written(tmp_path), "--dry-run", capsys=capsys)
-    assert (status, printed.count("nnUNetv2_train ")) == (0, 2)
-
-
 def test_the_studies_of_the_examples_are_read():
     files = sorted(STUDIES.glob("*.yaml"))
-    names = ["acdc_full", "demo_cpu", "hippocampus_quick", "paper_pictures", "paper_volumes"]
+    names = ["acdc_full", "demo_cpu", "hippocampus_quick", "paper_pictures", "paper_volumes", "rivals"]
     assert [read_study(file).name for file in files] == names
     assert [file.stem for file in files] == names
     acdc = read_study(files[0])
-    runs = [run for trainer in acdc.trainers for run in acdc.runs_of(trainer)]
+    runs = [run for method in acdc.trainers for run in acdc.runs_of(method)]
     assert len(runs) == 15
     assert runs[4] == "nnUNetTrainerSALSTM_A_1000epochs_seed1"
 
@@ -136,26 +127,26 @@ def test_several_gpus_parts_and_plans_become_options(folders, tmp_path):
     (image,) = images.iterdir()
     for name in ("test_8", "test_9"):
         (images / f"{name}_0000.nii.gz").write_bytes(image.read_bytes())
-    planning, training, *_ = tasks = tasks_of(file)
+    planning, training, *_ = jobs = read_jobs(file)
     assert shlex.join(planning.command()) == (
         "nnUNetv2_plan_and_preprocess -d 901 -pl nnUNetPlannerResEncM -c 3d_fullres -npfp 3 -np 3"
     )
     # Without the dash, as no test trains like that and test_docs_commands.py would take this one for it.
     options = [word.removeprefix("-") for word in training.command()[-4:]]
     assert options == ["p", "nnUNetResEncUNetMPlans", "num_gpus", "2"]
-    parts = [task for task in tasks if task.kind == "predict"]
-    assert [task.command()[-4:] for task in parts[:2]] == [
+    parts = [job for job in jobs if job.kind == "predict"]
+    assert [job.command()[-4:] for job in parts[:2]] == [
         ["-num_parts", "2", "-part_id", "0"],
         ["-num_parts", "2", "-part_id", "1"],
     ]
-    assert [[file.name for file in task.predictions] for task in parts[:2]] == [
+    assert [[file.name for file in job.predictions] for job in parts[:2]] == [
         ["test_3.nii.gz", "test_9.nii.gz"],
         ["test_8.nii.gz"],
     ]
 
 
 def test_a_training_goes_on_with_what_is_there(folders, tmp_path):
-    _, training, *_ = tasks_of(written(tmp_path))
+    _, training, *_ = read_jobs(written(tmp_path))
     assert "--c" not in training.command()
     training.folder.mkdir(parents=True)
     (training.folder / "checkpoint_best.pth").touch()
@@ -171,29 +162,29 @@ def test_a_training_goes_on_with_what_is_there(folders, tmp_path):
 
 
 def test_folds_are_made_once_before_the_trainings_and_are_nnunets(folders, tmp_path):
-    tasks = [task for task in tasks_of(written(tmp_path)) if isinstance(task, Train)]
-    file = tasks[0].dataset.preprocessed / "splits_final.json"
+    jobs = [job for job in read_jobs(written(tmp_path)) if isinstance(job, Train)]
+    file = jobs[0].dataset.preprocessed / "splits_final.json"
     file.parent.mkdir(parents=True)
-    tasks[0].prepare()
+    jobs[0].prepare()
     # As nnU-Net, which cannot make five folds of three cases and says so when it trains.
     assert not file.exists()
     for name in ("d", "e", "f"):
-        (tasks[0].dataset.raw / "imagesTr" / f"{name}_0000.nii.gz").touch()
-    tasks = [task for task in tasks_of(written(tmp_path)) if isinstance(task, Train)]
-    replace(tasks[0], fold="all").prepare()
+        (jobs[0].dataset.raw / "imagesTr" / f"{name}_0000.nii.gz").touch()
+    jobs = [job for job in read_jobs(written(tmp_path)) if isinstance(job, Train)]
+    replace(jobs[0], fold="all").prepare()
     assert not file.exists()
-    tasks[0].prepare()
-    cases = tasks[0].dataset.training_cases
+    jobs[0].prepare()
+    cases = jobs[0].dataset.training_cases
     assert len(cases) == 6
     assert json.loads(file.read_text()) == generate_crossval_split(cases, seed=12345, n_splits=5)
     assert [f.name for f in file.parent.iterdir()] == [file.name]
     file.write_text("those of a user")
-    tasks[1].prepare()
+    jobs[1].prepare()
     assert file.read_text() == "those of a user"
 
 
 def test_plans_that_are_there_are_kept(folders, tmp_path):
-    planning, *_ = tasks_of(written(tmp_path))
+    planning, *_ = read_jobs(written(tmp_path))
     preprocess(planning)
     assert planning.missing() is None
     cases = planning.dataset.training_cases
@@ -201,26 +192,25 @@ def test_plans_that_are_there_are_kept(folders, tmp_path):
     assert planning.missing().startswith(f"1 of {len(cases)} cases are not in")
     assert planning.command()[:5] == ["nnUNetv2_preprocess", "-d", "901", "-c", "3d_fullres"]
     # Only what is missing: nnU-Net empties the folder of a configuration first.
-    both, *_ = tasks_of(written(tmp_path, configurations=["3d_fullres", "2d"]))
+    both, *_ = read_jobs(written(tmp_path, configurations=["3d_fullres", "2d"]))
     (planning.dataset.preprocessed / "nnUNetPlans_3d_fullres" / f"{cases[0]}.pkl").touch()
     assert both.command()[:5] == ["nnUNetv2_preprocess", "-d", "901", "-c", "2d"]
 
 
 def test_the_preprocessed_data_may_go_when_all_is_trained(folders, tmp_path):
-    tasks = tasks_of(written(tmp_path, test=False))
-    for task in tasks:
-        if isinstance(task, Train):
-            finish_training(task)
-    states = [state.name for state in Folder("small").states(tasks).values()]
-    assert states == ["finished", "finished", "finished", "ready", "waiting"]
+    jobs = read_jobs(written(tmp_path, test=False))
+    for job in jobs:
+        if isinstance(job, Train):
+            finish_training(job)
+    assert [name.partition("__")[0] for name in unfinished(jobs)] == ["compare", "report"]
 
 
-def test_a_report_is_made_again_when_a_training_is_newer_or_an_arm_more(folders, tmp_path):
-    *_, comparison, _ = tasks_of(written(tmp_path, test=False))
-    for task in tasks_of(written(tmp_path, test=False)):
-        if isinstance(task, Train):
-            finish_training(task)
-            newest = task.summary
+def test_a_report_is_made_again_when_a_training_is_newer_or_a_method_more(folders, tmp_path):
+    *_, comparison, _ = read_jobs(written(tmp_path, test=False))
+    for job in read_jobs(written(tmp_path, test=False)):
+        if isinstance(job, Train):
+            finish_training(job)
+            newest = job.summary
     files = [Path(f"{comparison.report}.{kind}") for kind in ("json", "html")]
     files[0].parent.mkdir(parents=True)
     files[0].write_text(json.dumps({"inputs": {"command": shlex.join(comparison.command())}}))
@@ -228,13 +218,13 @@ def test_a_report_is_made_again_when_a_training_is_newer_or_an_arm_more(folders,
     assert comparison.missing() is None
     os.utime(newest, (newest.stat().st_atime, files[0].stat().st_mtime + 10))
     assert re.search("is older than .*summary.json", comparison.missing())
-    *_, more, _ = tasks_of(written(tmp_path, test=False, seeds=[0, 1]))
+    *_, more, _ = read_jobs(written(tmp_path, test=False, seeds=[0, 1]))
     assert "is of another comparison" in more.missing()
 
 
 def test_predictions_are_made_again_when_a_network_is_newer(folders, tmp_path):
-    tasks = tasks_of(written(tmp_path))
-    training, prediction = tasks[1], next(task for task in tasks if task.kind == "predict")
+    jobs = read_jobs(written(tmp_path))
+    training, prediction = jobs[1], next(job for job in jobs if job.kind == "predict")
     finish_training(training)
     prediction.output.mkdir(parents=True)
     for file in prediction.predictions:
@@ -245,20 +235,19 @@ def test_predictions_are_made_again_when_a_network_is_newer(folders, tmp_path):
 
 
 def test_status_says_how_long_the_rest_takes(folders, tmp_path):
-    tasks = tasks_of(written(tmp_path, test=False, epochs=10))
-    first, second = (task for task in tasks if isinstance(task, Train))
-    first.folder.mkdir(parents=True)
-    lines = [f"12:00: Epoch {epoch}\n12:00: Epoch time: 90.0 s\n" for epoch in range(4)]
-    (first.folder / "training_log_1.txt").write_text("".join(lines))
+    study = read_study(written(tmp_path, test=False, epochs=10))
+    jobs = jobs_of(study)
+    first, second = (job for job in jobs if isinstance(job, Train))
     # 6 and 10 epochs of 90 s; the second is like the first.
-    assert report(tasks, Folder("small")).endswith(
-        "Time left: about 24 min with 1 at once, 24 min of work in 2 tasks, and 3 tasks of which nothing like them has "
+    seconds = {first.name: [90.0] * 4, second.name: []}
+    assert status_of(study, jobs, seconds).left == (
+        "Time left: about 24 min with 1 at once, 24 min of work in 2 jobs, and 3 jobs of which nothing like them has "
         "run yet."
     )
-    for task in (first, second):
-        task.folder.mkdir(parents=True, exist_ok=True)
-        finish_training(task)
-    assert "Time left: not known, as nothing like" in report(tasks, Folder("small"))
+    for job in (first, second):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        finish_training(job)
+    assert "Time left: not known, as nothing like" in status_of(study, jobs, seconds).left
 
 
 @pytest.mark.parametrize(
@@ -277,11 +266,18 @@ def test_status_says_how_long_the_rest_takes(folders, tmp_path):
         ({"folds": [0, 0]}, "folds names 0 twice"),
         ({"seeds": ["one"]}, "seeds must be a list of whole numbers"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"trainers": [{"name": "nnUNetTrainer"}]}, "line 5: unknown key 'name' of trainers"),
+        ({"trainers": [{"trainer": "nnUNetTrainer", "epoch": 5}]}, r"unknown key 'epoch'.*did you mean epochs\?"),
+        ({"trainers": [{"label": "mine"}]}, r"trainers must be a list of names of trainers, got \[None\]"),
+        ({"trainers": [{"trainer": "A", "label": "x"}, {"trainer": "B", "label": "x"}]}, "trainers names x twice"),
+        ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
+        ({"resources": {"compare": {"partition": 7}}}, "resources: compare: partition must be a name, got 7"),
         ({"test": "yes, please"}, "test must be true or false"),
         ({"device": "gpu"}, "device must be cuda, cpu, mps, got 'gpu'"),
         (
             {"trainers": ["nnUNetTrainerSALSTMOff_5epochs", "nnUNetTrainerSALSTM_A"]},
-            "line 5: nnUNetTrainerSALSTMOff_5epochs says 5 epochs but the study 2; make them equal, or state "
+            r"line 5: the methods would train for different numbers of epochs \(the study 2, "
+            r"nnUNetTrainerSALSTMOff_5epochs 5, nnUNetTrainerSALSTM_A 2\); make them equal, or state "
             "different_epochs: true",
         ),
         (
@@ -316,7 +312,7 @@ def test_different_epochs_are_allowed_when_they_are_stated(tmp_path):
     study = read_study(
         written(tmp_path, trainers=["nnUNetTrainerSALSTMOff_5epochs", "nnUNetTrainerSALSTM_A"], different_epochs=True)
     )
-    assert [study.runs_of(trainer)[0] for trainer in study.trainers] == [
+    assert [study.runs_of(method)[0] for method in study.trainers] == [
         "nnUNetTrainerSALSTMOff_5epochs_seed0",
         "nnUNetTrainerSALSTM_A_2epochs_seed0",
     ]
@@ -334,7 +330,10 @@ def test_different_epochs_are_allowed_when_they_are_stated(tmp_path):
             {"trainers": ["nnUNetTrainr"], "seeds": None, "epochs": None},
             r"no trainer nnUNetTrainr; did you mean nnUNetTrainer\?",
         ),
-        ({"trainers": ["nnUNetTrainer"]}, "nnUNetTrainer takes no seeds, epochs; nnUNetTrainerSALSTMOff is the stock"),
+        (
+            {"trainers": ["nnUNetTrainer"]},
+            "nnUNetTrainer takes no seeds, epochs; nnUNetTrainerSALSTMOff is the stock .* .*: {trainer: nnUNet",
+        ),
         ({"configurations": ["3d_fulres"]}, r"no configuration 3d_fulres of .*; did you mean 3d_fullres\?"),
         ({"configurations": ["3d_cascade_fullres"]}, "3d_cascade_fullres cannot be in a study"),
         ({"plans": ["nnUNetResEncMPlans"]}, r"no plans nnUNetResEncMPlans of .*did you mean nnUNetResEncUNetMPlans\?"),
@@ -342,7 +341,7 @@ def test_different_epochs_are_allowed_when_they_are_stated(tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
 def test_what_is_not_there_is_refused_before_anything_starts(changes, message, folders, tmp_path, capsys):
-    status, _, error = matrix(written(tmp_path, **changes), capsys=capsys)
+    status, _, error = command(written(tmp_path, **changes), capsys=capsys)
     assert (status, error.count("\n")) == (1, 1), error
     assert re.search(message, error), error
     assert list((folders / "results").iterdir()) == []
@@ -352,12 +351,12 @@ def test_trainers_of_nnunet_are_known_without_suffixes(folders, tmp_path):
     study = read_study(
         written(tmp_path, trainers=["nnUNetTrainer", "nnUNetTrainerNoMirroring"], seeds=None, epochs=None)
     )
-    check_study(study, expand(study, folders))
-    assert [study.runs_of(trainer) for trainer in study.trainers] == [["nnUNetTrainer"], ["nnUNetTrainerNoMirroring"]]
+    check_study(study, jobs_of(study))
+    assert [study.runs_of(method) for method in study.trainers] == [["nnUNetTrainer"], ["nnUNetTrainerNoMirroring"]]
 
 
-def test_no_slurm_no_gpu_and_no_submitit_are_said(tmp_path, monkeypatch):
-    pytest.importorskip("submitit", reason="the extra matrix is not installed")
+def test_no_slurm_no_gpu_no_snakemake_and_an_old_python_are_said(tmp_path, monkeypatch):
+    pytest.importorskip("snakemake", reason="the extra study is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     study = read_study(written(tmp_path))
     check_executor(study, "local")
@@ -369,41 +368,63 @@ def test_no_slurm_no_gpu_and_no_submitit_are_said(tmp_path, monkeypatch):
         check_executor(on_gpu, "local")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(SalstmError, match="gpus must be at most 1 on this machine, got 2"):
-        check_executor(on_gpu, "debug")
+        check_executor(on_gpu, "local")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SalstmError, match=re.escape('pip install "nnunetv2-salstm[matrix]"')):
+    with pytest.raises(SalstmError, match=re.escape('pip install "nnunetv2-salstm[study]"')):
+        check_executor(study, "local")
+    monkeypatch.setattr("sys.version_info", (3, 10, 1))
+    with pytest.raises(SalstmError, match=r"needs Python 3\.11 or newer, as Snakemake does, and this is 3\.10"):
         check_executor(study, "local")
 
 
 def test_results_that_cannot_be_written_to_are_said(folders, tmp_path, capsys):
-    pytest.importorskip("submitit", reason="the extra matrix is not installed")
+    pytest.importorskip("snakemake", reason="the extra study is not installed")
     # As root writes everywhere, a file is in the way.
-    (folders / "results" / "matrix").touch()
-    status, _, error = matrix(written(tmp_path), capsys=capsys)
+    (folders / "results" / "studies").touch()
+    status, _, error = command(written(tmp_path), capsys=capsys)
     assert (status, error.count("\n")) == (1, 1)
-    assert "matrix cannot be written to (" in error
+    assert "studies cannot be written to (" in error
     assert "set nnUNet_results to a folder of yours" in error
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status", "message"),
     [
-        (["status", "STUDY", "--dry-run"], "--dry-run are for run, not for status"),
-        (["report", "STUDY", "--jobs", "2"], "--dry-run are for run, not for report"),
-        (["STUDY", "--executor", "slurm", "--jobs", "2"], "--jobs is for --executor local, got slurm"),
-        (["none.yaml"], "the study file none.yaml cannot be read: No such file"),
+        (["STUDY", "--status", "--dry-run"], 2, "not allowed with argument --status"),
+        (["STUDY", "--jobs", "0"], 2, "must be a whole number of at least 1, got 0"),
+        (["STUDY", "--executor", "kubernetes"], 2, "invalid choice: 'kubernetes'"),
+        (["none.yaml"], 1, "the study file none.yaml cannot be read: No such file"),
+        ([], 1, "a study file is needed"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_arguments_are_refused(words, message, tmp_path, capsys):
+def test_wrong_arguments_are_refused(words, status, message, tmp_path, capsys):
     words = [str(written(tmp_path)) if word == "STUDY" else word for word in words]
-    status, _, error = matrix(*words, capsys=capsys)
-    assert status == 1
+    found, _, error = command(*words, capsys=capsys)
+    assert found == status
     assert message in error
 
 
-def test_jobs_must_be_positive():
-    parser = argparse.ArgumentParser()
-    cli.COMMANDS["matrix"].add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["study.yaml", "--jobs", "0"])
+def test_only_a_study_hands_on_what_stands_behind_dashes(capsys):
+    assert cli.main(["bench", "--", "--forceall"]) == 2
+    assert "bench takes nothing behind --, got --forceall" in capsys.readouterr().err
+
+
+def test_path_is_the_workflow_files(capsys):
+    status, printed, _ = command("--path", capsys=capsys)
+    assert (status, Path(printed.strip()).name) == (0, "Snakefile")
+    assert "rule all:" in Path(printed.strip()).read_text()
+
+
+def test_another_packages_trainer_is_run_as_it_is_if_its_length_is_stated(folders, tmp_path):
+    theirs = {"trainer": "nnUNetTrainer_5epochs", "label": "plain", "epochs": 5}
+    found = read_study(written(tmp_path, trainers=["nnUNetTrainerSALSTMOff", theirs], seeds=[0, 1], epochs=5))
+    check_study(found, jobs_of(found))
+    assert [found.runs_of(method) for method in found.trainers] == [
+        ["nnUNetTrainerSALSTMOff_5epochs_seed0", "nnUNetTrainerSALSTMOff_5epochs_seed1"],
+        ["nnUNetTrainer_5epochs"],
+    ]
+    with pytest.raises(
+        SalstmError, match=r"different numbers of epochs \(the study 7, .* 7, nnUNetTrainer_5epochs 5\)"
+    ):
+        read_study(written(tmp_path, trainers=["nnUNetTrainerSALSTMOff", theirs], epochs=7))

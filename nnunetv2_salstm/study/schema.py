@@ -1,4 +1,4 @@
-"""The study file: what is trained, on what, how long and how often, and what a task may use."""
+"""The study file: what is trained, on what, how long and how often, and what a job may use."""
 
 import difflib
 import re
@@ -8,28 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_names import TrainerName, epochs_of, name_of_run
 
-# The length of nnU-Net's own training where a trainer's name says none.
-DEFAULT_EPOCHS = 1000
 DEVICES = ("cuda", "cpu", "mps")
-_SUFFIXES = re.compile(r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)its)?(?:_seed(?P<seed>\d+))?$")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task of a kind may use; Slurm is asked for it.
+    """What one job of a kind may use; Slurm is asked for it.
 
     Attributes:
         gpus: of one machine; a training on several is nnU-Net's DDP.
         cpus: cores.
         memory_gb: main memory.
-        hours: wall time, after which a task is stopped and continued in a new job.
+        hours: wall time, after which Slurm ends the job.
+        partition, account, constraint: of Slurm, in place of those that hold for all jobs.
     """
 
     gpus: int = 0
     cpus: int = 8
     memory_gb: int = 32
     hours: float = 12
+    partition: str | None = None
+    account: str | None = None
+    constraint: str | None = None
 
 
 _ON_GPU = {
@@ -44,11 +46,11 @@ KINDS = tuple(_ON_GPU)
 
 @dataclass(frozen=True)
 class Slurm:
-    """Where Slurm runs the tasks.
+    """Where Slurm runs the jobs.
 
     Attributes:
         partition, account, qos, constraint: sbatch's options of these names.
-        parallel: how many tasks of an array run at once.
+        parallel: how many jobs are in its queue at once.
         options: other options of sbatch, e.g. {"mail-type": "FAIL"}.
     """
 
@@ -58,6 +60,31 @@ class Slurm:
     constraint: str | None = None
     parallel: int = 256
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A trainer of a study.
+
+    Attributes:
+        trainer: its name as the study file has it.
+        label: what readers call it, None for what its name says.
+        epochs: its own length, None for the study's. A trainer of another package with one is run as it is: its name
+            takes neither length nor seed.
+    """
+
+    trainer: str
+    label: str | None = None
+    epochs: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its name follows this package's grammar, and so takes length and seed."""
+        try:
+            TrainerName.parse(self.trainer)
+        except ValueError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +103,9 @@ class Study:
         test: predict the cases in imagesTs, where a data set has any.
         num_parts: pieces in which they are predicted.
         device: cuda, cpu or mps.
-        resources: by kind of task.
-        slurm: where Slurm runs the tasks.
+        retries: how often a job that ended badly is started again within one launch.
+        resources: by kind of job.
+        slurm: where Slurm runs the jobs.
     """
 
     file: Path
@@ -86,7 +114,7 @@ class Study:
     configurations: tuple[str, ...]
     plans: tuple[str, ...] = ("nnUNetPlans",)
     folds: tuple[int | str, ...] = (0, 1, 2, 3, 4)
-    trainers: tuple[str, ...]
+    trainers: tuple[Method, ...]
     seeds: tuple[int, ...] = ()
     epochs: int | None = None
     iterations: int | None = None
@@ -94,28 +122,22 @@ class Study:
     test: bool = True
     num_parts: int = 1
     device: str = "cuda"
+    retries: int = 0
     resources: Mapping[str, Resources] = field(default_factory=dict)
     slurm: Slurm = field(default_factory=Slurm)
 
-    def runs_of(self, trainer: str) -> list[str]:
-        """Returns the trainer's names with length and seed, one for each seed."""
-        stem, own = split_trainer(trainer)
-        epochs, iterations = own["epochs"] or self.epochs, own["iterations"] or self.iterations
-        length = (f"_{epochs}epochs" if epochs else "") + (f"_{iterations}its" if iterations else "")
-        seeds = [own["seed"]] if own["seed"] is not None else self.seeds
-        return [f"{stem}{length}_seed{seed}" for seed in seeds] or [stem + length]
+    def runs_of(self, method: Method) -> list[str]:
+        """Returns the names under which nnU-Net trains a method, one for each seed."""
+        if not method.is_ours:
+            return [method.trainer]
+        epochs = method.epochs or self.epochs
+        seeds = self.seeds or (None,)
+        names = [name_of_run(method.trainer, epochs, self.iterations, seed) for seed in seeds]
+        return list(dict.fromkeys(names))
 
-
-def split_trainer(name: str) -> tuple[str, dict[str, int | None]]:
-    """Returns a trainer's name without its suffixes, and epochs, iterations and seed, None where it has none."""
-    match = _SUFFIXES.search(name)
-    assert match is not None  # it also matches nothing
-    return name[: match.start()], {key: int(value) if value else None for key, value in match.groupdict().items()}
-
-
-def epochs_of(trainer: str) -> int:
-    """Returns how many epochs a trainer trains, as far as its name says."""
-    return split_trainer(trainer)[1]["epochs"] or DEFAULT_EPOCHS
+    def epochs_of(self, method: Method) -> int:
+        """Returns how many epochs each training of a method has."""
+        return method.epochs or epochs_of(self.runs_of(method)[0])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -141,7 +163,12 @@ def read_study(file: Path) -> Study:
         raise SalstmError(f"the study file {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SalstmError(f"the study file {file} must hold keys such as name and datasets, got {values!r}")
-    return _Reader(file, {key.value: key.start_mark.line + 1 for key, _ in node.value}).study(values, node)
+    marked = [key for key, _ in getattr(node, "value", [])]
+    keys = [key.value for key in marked]
+    reader = _Reader(file, {key.value: key.start_mark.line + 1 for key in marked})
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise reader.fail(twice, f"{twice} is given twice")
+    return reader.study(values)
 
 
 class _Reader:
@@ -151,43 +178,38 @@ class _Reader:
         self.file, self.lines = file, lines
 
     def fail(self, key: str, message: str) -> SalstmError:
-        line = self.lines.get(key)
+        # "resources: train" stands somewhere below "resources".
+        line = self.lines.get(key.partition(":")[0])
         return SalstmError(f"{self.file}{f', line {line}' if line else ''}: {message}")
 
-    def study(self, values: dict[str, Any], node: Any) -> Study:
+    def study(self, values: dict[str, Any]) -> Study:
         self.keys(values, [f.name for f in fields(Study) if f.name != "file"])
-        twice = [key.value for place, (key, _) in enumerate(node.value) if key.value in _names(node.value[:place])]
-        if twice:
-            raise self.fail(twice[0], f"{twice[0]} is given twice")
-        for key in ("name", "datasets", "configurations", "trainers"):
+        needed = ("name", "datasets", "configurations", "trainers")
+        for key in needed:
             if key not in values:
-                raise self.fail(
-                    key, f"the key {key} is missing; a study needs name, datasets, configurations, trainers"
-                )
-        read: dict[str, Any] = {
-            "name": self.is_a(values, "name", _is_name, "letters, digits, _ and -"),
-            "datasets": tuple(
-                str(d) for d in self.list_of(values, "datasets", _is_dataset, "numbers or names of data sets")
-            ),
-            "configurations": self.list_of(values, "configurations", _is_name, "names such as 3d_fullres"),
-            "trainers": self.list_of(values, "trainers", _is_name, "names of trainers"),
-        }
+                raise self.fail(key, f"the key {key} is missing; a study needs {', '.join(needed)}")
+        read: dict[str, Any] = {}
         for key, allowed, rule in (
+            ("datasets", _is_dataset, "numbers or names of data sets"),
+            ("configurations", _is_name, "names such as 3d_fullres"),
             ("plans", _is_name, "names of plans"),
             ("folds", lambda v: v == "all" or _at_least(0)(v), "numbers, or all"),
+            ("seeds", _at_least(0), "whole numbers of at least 0"),
         ):
             if key in values:
-                read[key] = self.list_of(values, key, allowed, rule)
-        if "seeds" in values:
-            read["seeds"] = self.list_of(values, "seeds", _at_least(0), "whole numbers of at least 0")
-        for key in ("epochs", "iterations", "num_parts"):
+                read[key] = self.list_of(values[key], key, allowed, rule)
+        for key, allowed, rule in (
+            ("name", _is_name, "letters, digits, _ and -"),
+            ("device", lambda v: v in DEVICES, ", ".join(DEVICES)),
+            *((key, _at_least(1), "a whole number of at least 1") for key in ("epochs", "iterations", "num_parts")),
+            ("retries", _at_least(0), "a whole number of at least 0"),
+            *((key, lambda v: isinstance(v, bool), "true or false") for key in ("different_epochs", "test")),
+        ):
             if key in values:
-                read[key] = self.is_a(values, key, _at_least(1), "a whole number of at least 1")
-        for key in ("different_epochs", "test"):
-            if key in values:
-                read[key] = self.is_a(values, key, lambda v: isinstance(v, bool), "true or false")
-        read["device"] = self.is_a({"device": "cuda", **values}, "device", lambda v: v in DEVICES, ", ".join(DEVICES))
-        read["resources"] = self.resources(values.get("resources", {}), read["device"])
+                read[key] = self.is_a(values, key, allowed, rule)
+        read["datasets"] = tuple(map(str, read["datasets"]))
+        read["trainers"] = self.trainers(values["trainers"])
+        read["resources"] = self.resources(values.get("resources", {}), values.get("device", "cuda"))
         if "slurm" in values:
             read["slurm"] = self.slurm(values["slurm"])
         study = Study(file=self.file, **read)
@@ -209,14 +231,31 @@ class _Reader:
             raise self.fail(of or key, f"{f'{of}: ' if of else ''}{key} must be {rule}, got {values[key]!r}")
         return values[key]
 
-    def list_of(self, values: dict[str, Any], key: str, allowed: Callable[[Any], bool], rule: str) -> tuple[Any, ...]:
-        given = values[key] if isinstance(values[key], list) else [values[key]]
+    def list_of(self, value: Any, key: str, allowed: Callable[[Any], bool], rule: str) -> tuple[Any, ...]:
+        given = value if isinstance(value, list) else [value]
         if not given or not all(map(allowed, given)):
-            raise self.fail(key, f"{key} must be a list of {rule}, got {values[key]!r}")
-        twice = {str(v) for v in given if [str(g) for g in given].count(str(v)) > 1}
-        if twice:
-            raise self.fail(key, f"{key} names {', '.join(sorted(twice))} twice")
+            raise self.fail(key, f"{key} must be a list of {rule}, got {value!r}")
+        names = [str(item) for item in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise self.fail(key, f"{key} names {', '.join(twice)} twice")
         return tuple(given)
+
+    def trainers(self, value: Any) -> tuple[Method, ...]:
+        methods = [self.method(item) for item in (value if isinstance(value, list) else [value])]
+        self.list_of([method.trainer for method in methods], "trainers", _is_name, "names of trainers")
+        if labels := [method.label for method in methods if method.label]:
+            self.list_of(labels, "trainers", _is_text, "labels")
+        return tuple(methods)
+
+    def method(self, item: Any) -> Method:
+        if not isinstance(item, dict):
+            return Method(item)
+        self.keys(item, [f.name for f in fields(Method)], "trainers")
+        rules = {"label": (_is_text, "what readers call it"), "epochs": (_at_least(1), "a whole number of at least 1")}
+        for key, (allowed, rule) in rules.items():
+            if key in item:
+                self.is_a(item, key, allowed, rule, "trainers")
+        return Method(item.get("trainer"), item.get("label"), item.get("epochs"))  # type: ignore[arg-type]  # next check
 
     def resources(self, values: Any, device: str) -> dict[str, Resources]:
         self.keys(values, KINDS, "resources")
@@ -224,25 +263,21 @@ class _Reader:
         for kind, default in _ON_GPU.items():
             given = {} if values.get(kind) is None else values[kind]
             where = f"resources: {kind}"
-            self.lines[where] = self.lines.get("resources", 0)
             self.keys(given, [f.name for f in fields(Resources) if default.gpus or f.name != "gpus"], where)
             for key in given:
                 if key == "hours":
                     self.is_a(given, key, lambda v: _is_number(v) and v > 0, "a positive number", where)
-                else:
-                    least = 1 if key != "gpus" or device == "cuda" else 0
+                elif key in ("gpus", "cpus", "memory_gb"):
+                    least = 0 if key == "gpus" and device != "cuda" else 1
                     self.is_a(given, key, _at_least(least), f"a whole number of at least {least}", where)
-            gpus = given.get("gpus", default.gpus if device == "cuda" else 0)
+                else:
+                    self.is_a(given, key, _is_text, "a name", where)
+            read[kind] = Resources(**{**_values(default), **({} if device == "cuda" else {"gpus": 0}), **given})
+            gpus = read[kind].gpus
             if gpus > 0 and device != "cuda":
-                raise self.fail("resources", f"{where}: gpus must be 0 with device {device}, got {gpus}")
+                raise self.fail(where, f"{where}: gpus must be 0 with device {device}, got {gpus}")
             if gpus > 1 and kind != "train":
-                raise self.fail("resources", f"{where}: gpus must be 1, as nnU-Net predicts on one, got {gpus}")
-            read[kind] = Resources(
-                gpus,
-                given.get("cpus", default.cpus),
-                given.get("memory_gb", default.memory_gb),
-                given.get("hours", default.hours),
-            )
+                raise self.fail(where, f"{where}: gpus must be 1, as nnU-Net predicts on one, got {gpus}")
         return read
 
     def slurm(self, values: Any) -> Slurm:
@@ -255,36 +290,32 @@ class _Reader:
                     values, key, lambda v: isinstance(v, dict), "options of sbatch, such as mail-type: FAIL", "slurm"
                 )
             else:
-                self.is_a(values, key, lambda v: isinstance(v, str) and v != "", "a name", "slurm")
+                self.is_a(values, key, _is_text, "a name", "slurm")
         return Slurm(**values)
 
     def check_lengths(self, study: Study) -> None:
-        lengths = {trainer: epochs_of(study.runs_of(trainer)[0]) for trainer in study.trainers}
-        if study.different_epochs:
-            return
-        for trainer in study.trainers:
-            own = split_trainer(trainer)[1]["epochs"]
-            if own and study.epochs and own != study.epochs:
-                raise self.fail(
-                    "trainers",
-                    f"{trainer} says {own} epochs but the study {study.epochs}; make them equal, or state "
-                    "different_epochs: true",
-                )
-        if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{trainer} {epochs}" for trainer, epochs in lengths.items())
+        lengths = {"the study": study.epochs} if study.epochs else {}
+        # Of another package's trainer only what the file or its name says is known, and `check_study` asks for that.
+        lengths |= {m.trainer: study.epochs_of(m) for m in study.trainers if m.is_ours or m.epochs or not study.epochs}
+        if len(set(lengths.values())) > 1 and not study.different_epochs:
+            said = ", ".join(f"{name} {epochs}" for name, epochs in lengths.items())
             raise self.fail(
                 "trainers",
-                f"the arms would train for different numbers of epochs ({said}); give epochs, or state "
+                f"the methods would train for different numbers of epochs ({said}); make them equal, or state "
                 "different_epochs: true",
             )
 
 
-def _names(items: Iterable[tuple[Any, Any]]) -> list[str]:
-    return [key.value for key, _ in items]
+def _values(resources: Resources) -> dict[str, Any]:
+    return {f.name: getattr(resources, f.name) for f in fields(resources)}
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", value) is not None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_dataset(value: Any) -> bool:

@@ -1,0 +1,47 @@
+"""What the workflow file asks of this package: where a study lies, what is finished, and what a job may use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_salstm.study.jobs import Job, study_folder, unfinished
+from nnunetv2_salstm.study.schema import Study
+
+SNAKEFILE = Path(__file__).with_name("Snakefile")
+# Empty files by which Snakemake sees what is finished; they are made anew from nnU-Net's outputs at each start.
+MARKS = "finished"
+
+
+def mark(jobs: Sequence[Job], folder: Path) -> None:
+    """Makes the mark of each finished job, and removes the others, in the folder of a study."""
+    marks = folder / MARKS
+    marks.mkdir(parents=True, exist_ok=True)
+    left = unfinished(jobs)
+    for file in marks.iterdir():
+        file.unlink()
+    for job in jobs:
+        if job.name not in left:
+            (marks / job.name).touch()
+
+
+def resources_of(study: Study, kind: str) -> dict[str, Any]:
+    """Returns the resources of a kind of job by Snakemake's names and those of its executor for Slurm."""
+    own, everywhere = study.resources[kind], study.slurm
+    options = " ".join(f"--{key}={value}" for key, value in everywhere.options.items())
+    values = {
+        "gpu": own.gpus,
+        "cpus_per_task": own.cpus,
+        "mem_mb": own.memory_gb * 1000,
+        "runtime": max(1, round(own.hours * 60)),
+        "slurm_partition": own.partition or everywhere.partition,
+        "slurm_account": own.account or everywhere.account,
+        "constraint": own.constraint or everywhere.constraint,
+        "qos": everywhere.qos,
+        "slurm_extra": options,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def launch_lock(study: Study) -> Path:
+    """Returns the lock that the process holds which runs a study."""
+    return study_folder(study.name) / "launch.lock"
