@@ -493,12 +493,15 @@ def test_other_splits_are_named(folders):
     ("damage", "reason"),
     [
         (lambda file: file.write_bytes(b"no image"), "p1_a.nii.gz"),
-        (lambda file: write(segmentation(0), file, spacing=(1.0, 1.0, 2.0)), "of the prediction is"),
+        (
+            lambda file: write(segmentation(0), file, spacing=(1.0, 1.0, 2.0)),
+            "the prediction must have its reference's spacing, (1.0, 1.0, 3.0) mm, got (1.0, 1.0, 2.0)",
+        ),
         (
             lambda file: write(segmentation(0)[:4], file),
-            "the prediction has the shape (4, 20, 20), its reference (8, 20, 20)",
+            "the prediction must have its reference's size, 8 x 20 x 20 voxels, got 4 x 20 x 20",
         ),
-        (lambda file: write(segmentation(0) * 5, file), "has the values [5, 10], which are not labels"),
+        (lambda file: write(segmentation(0) * 5, file), "label values must be among 0 to 2, got 5, 10"),
     ],
     ids=["unreadable", "other spacing", "other shape", "other labels"],
 )
@@ -576,7 +579,7 @@ def test_bad_input_is_one_line(folders, capsys):
             [*two, "--groups", "other.csv"],
             "it lacks p1_a, p1_b, p2_a, p2_b, p3_a and 3 more; it names for example heart",
         ),
-        ([*two, "--groups", "binary.csv"], "it is no text with comma-separated values"),
+        ([*two, "--groups", "binary.csv"], "it is no text, or a text in another encoding; save it as UTF-8"),
         ([*two, "--groups", "dice.csv"], "must have the columns case and group, it lacks group"),
         ([*two, "--subgroups", "columns.csv"], "has the columns case, age, sex; name the one that is meant"),
         ([*two, "--subgroups", "columns.csv", "weight"], "must have the columns case and weight, it lacks weight"),

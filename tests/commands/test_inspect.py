@@ -1,5 +1,6 @@
 """`nnUNetv2_salstm inspect`: its statistics by hand, what it sees against slow references, and the whole command."""
 
+import gzip
 import json
 import math
 import re
@@ -804,7 +805,15 @@ def test_refuses_images_that_are_not_there_or_cannot_be_read(model, tmp_path, ca
     (empty / "case_0000.png").touch()
     assert "they are named" in refused(capsys, tmp_path, model, "-i", empty / "case_0000.png", "-o", out)
     (empty / "case_0000.nii.gz").write_bytes(b"no image")
-    assert "case case cannot be read by nnU-Net" in refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    unreadable = "case case: {}: cannot be read, is it complete? (the file ends within its header)"
+    error = refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    assert unreadable.format(empty / "case_0000.nii.gz") in error
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 8, 8), np.nan, np.float32)), str(empty / "case_0000.nii.gz"))
+    (empty / "._case_0000.nii.gz").write_bytes(b"of a Mac")
+    error = refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    assert f"{empty / 'case_0000.nii.gz'}: all voxels must be numbers, 256 are not-a-number" in error
+    (empty / "case_0000.nii.gz").write_bytes(gzip.compress(b"no image" * 99))
+    assert "case_0000.nii.gz: cannot be read" in refused(capsys, tmp_path, model, "-i", empty, "-o", out)
 
 
 def test_refuses_folders_it_cannot_write_to(model, images, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from pathlib import Path
 
 import imagecodecs
 import nibabel
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from nnunetv2_salstm.host.images import BadFile, Geometry, Volume, placed_like, read_picture, read_volume, whole_numbers
+from nnunetv2_salstm.host.images import BadFile, Geometry, Volume, in_place, read_picture, read_volume, whole_numbers
 
 AFFINE = np.diag([-1.25, -1.5, 8.0, 1.0])
 AFFINE[:3, 3] = 10.0, -20.5, 3.0
@@ -204,7 +205,7 @@ def test_a_mask_with_other_axes_is_put_in_order(reorder):
     image = Volume(np.zeros_like(VOXELS), GEOMETRY)
     mask = reorder(as_image(Volume(VOXELS, GEOMETRY)))
     expected = sitk.Resample(mask, as_image(image), sitk.Transform(), sitk.sitkNearestNeighbor)
-    found = placed_like(as_volume(mask), image)
+    found = in_place(as_volume(mask), image, Path("mask.nii"))
     np.testing.assert_array_equal(found, sitk.GetArrayFromImage(expected))
     np.testing.assert_array_equal(found, VOXELS)
 
@@ -224,8 +225,12 @@ def test_a_mask_with_other_axes_is_put_in_order(reorder):
 )
 def test_a_mask_elsewhere_is_not_placed(change, same):
     mask = Volume(VOXELS, Geometry(**{**vars(GEOMETRY), **change}))
-    found = placed_like(mask, Volume(VOXELS, GEOMETRY))
-    assert (found is not None) == same
+    image = Volume(VOXELS, GEOMETRY)
+    if same:
+        np.testing.assert_array_equal(in_place(mask, image, Path("mask.nii")), VOXELS)
+        return
+    with pytest.raises(BadFile, match=r"^mask.nii: the mask must (lie where its image lies|have its image's spacing)"):
+        in_place(mask, image, Path("mask.nii"))
 
 
 # Pictures
