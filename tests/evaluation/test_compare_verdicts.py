@@ -3,11 +3,11 @@
 import dataclasses
 import doctest
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from places import ROOT
 
 from nnunetv2_salstm.evaluation import compare_methods, verdicts
 from nnunetv2_salstm.evaluation.statistics import estimate
@@ -214,7 +214,7 @@ def test_the_example_runs():
 
 
 def test_the_documented_example_runs(capsys):
-    text = (Path(__file__).parents[1] / "docs" / "how-to-benchmark.md").read_text()
+    text = (ROOT / "docs" / "how-to-benchmark.md").read_text()
     exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
     output = capsys.readouterr().out
     assert output.startswith("These networks: A is better than stock")

@@ -2,18 +2,18 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from environments import Environment, installed
+from places import ROOT, TESTS
 from test_study_nnunet import prepare
 
 pytest.importorskip("snakemake", reason="the extra study is not installed")
 
 pytestmark = [pytest.mark.nightly]
 
-RIVALS = Path(__file__).parents[1] / "examples" / "studies" / "rivals.yaml"
+RIVALS = ROOT / "examples" / "studies" / "rivals.yaml"
 # Their trainers take no length from their names: in this environment nnU-Net's own is an epoch of two iterations.
 SHORT = """
 if any("nnUNetv2_train" in word for word in sys.orig_argv):
@@ -45,7 +45,7 @@ def theirs(environment: Environment) -> str:
 def test_nnunet_finds_the_trainers_of_both_packages(environment):
     names = [item["trainer"] for item in yaml.safe_load(RIVALS.read_text())["trainers"] if isinstance(item, dict)]
     assert len(names) == 3
-    program = Path(__file__).with_name("look_up_trainers.py")
+    program = TESTS / "look_up_trainers.py"
     found = environment.run(program, *names, "nnUNetTrainerSALSTM_A_5epochs", nnUNet_extTrainer=theirs(environment))
     assert found.returncode == 0, found.stdout + found.stderr
 
