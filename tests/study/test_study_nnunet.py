@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SCRIPTS, write_dataset
-from nnunet_host import Host
+from conftest import SCRIPTS
+from nnunet_host import Host, prepare
 from places import ROOT
 from toy_study import wait_until
 
@@ -23,21 +23,6 @@ pytest.importorskip("snakemake", reason="the extra study is not installed")
 pytestmark = [pytest.mark.nightly]
 
 STUDY = ROOT / "examples" / "studies" / "demo_cpu.yaml"
-
-
-def prepare(root: Path, numbers: list[int]) -> Host:
-    """Returns nnU-Net's folders with data sets, planned with tiny networks; preprocessing is the study's work."""
-    host = Host(root)
-    for number in numbers:
-        name = {901: "Spheres", 902: "Discs"}[number]
-        write_dataset(root / "raw" / f"Dataset{number}_{name}", seed=number)
-        host.plan(number)
-        plans_file = root / "preprocessed" / f"Dataset{number}_{name}" / "nnUNetPlans.json"
-        plans = json.loads(plans_file.read_text())
-        architecture = plans["configurations"]["3d_fullres"]["architecture"]
-        architecture["arch_kwargs"]["features_per_stage"] = [8, 8, 16, 16]
-        plans_file.write_text(json.dumps(plans))
-    return host
 
 
 def copy(host: Host, root: Path) -> Host:

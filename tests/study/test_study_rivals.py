@@ -6,8 +6,8 @@ import subprocess
 import pytest
 import yaml
 from environments import Environment, installed
+from nnunet_host import prepare
 from places import ROOT, TESTS
-from test_study_nnunet import prepare
 
 pytest.importorskip("snakemake", reason="the extra study is not installed")
 
