@@ -310,10 +310,9 @@ class Spy:
             for stage, block in self.blocks.items():
                 compute = block.forward
 
-                def forward(x: Tensor, *args: Any, stage: str = stage, compute: Any = compute) -> Tensor:
-                    before = x.clone()
-                    out = compute(x, *args)
-                    current = before[: len(out)]
+                def forward(x: Tensor, stage: str = stage, compute: Any = compute) -> Tensor:
+                    out = compute(x)
+                    current = x[: len(out)]  # in 2.5D the other frames follow
                     self.seen[stage]["share"].append(float((out - current).norm() / current.norm()))
                     return out
 
