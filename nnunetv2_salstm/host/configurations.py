@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.host.datasets import find_dataset
+from nnunetv2_salstm.host.datasets import find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
@@ -50,7 +50,7 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     if unknown:
         raise SalstmError(f"{file} has the configurations {', '.join(known)}; got {', '.join(unknown)}")
     dataset_file = file.parent / "dataset.json"
-    dataset_json = read_json(dataset_file, "dataset.json") if dataset_file.is_file() else _assumed_dataset(plans)
+    dataset_json = read_dataset_json(dataset_file) if dataset_file.is_file() else _assumed_dataset(plans)
     chosen = configurations or [
         name for name, values in known.items() if isinstance(values, dict) and _has_network(values, known)
     ]
