@@ -57,7 +57,7 @@ def finish_training(job: Train) -> None:
 
 def write_comparison(job: Compare, dice: np.ndarray, versions: dict[str, str], confounders: list[str]) -> Comparison:
     """Writes what compare does, of Dice by method, seed, fold, case and label; HD95 is 10 times what Dice lacks."""
-    words = list(job.arguments)
+    words = job.command()
     runs: dict[str, list[str]] = {}
     for name in words[words.index("-tr") + 1 : words.index("-f")]:
         runs.setdefault(split_seed(name)[0], []).append(name)
@@ -173,7 +173,7 @@ def test_differences_and_verdicts_are_those_of_the_comparisons(made_up, capsys):
     verdicts = [comparison.verdicts()[SALSTM].networks.verdict for comparison in made_up.comparisons]
     gaps = [f"{(d[1] - d[0]).mean():+.4f}" for d in made_up.dice]
     text = " ".join(printed.split())
-    assert "ours against SALSTMOff in Dice. these networks: " in text
+    assert "ours against SALSTMOff in Dice: these networks " in text
     for verdict, place, gap in zip(verdicts, (SPHERES, DISCS), gaps, strict=True):
         assert re.search(rf"{verdict} in \d of 2 \([^)]*{place} {re.escape(gap)}", text)
     assert "everywhere: They differ in luck." in text
