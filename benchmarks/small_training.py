@@ -82,7 +82,7 @@ SETTINGS = {
     "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1)),
     "acdc_3d_resenc": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1), residual=True),
     "acdc_25d": Setting(
-        "Dataset127_ACDC25D", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
+        "Dataset127_ACDC_25d", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
         (("sequence", "frames"),),
     ),
     "hippocampus_3d": Setting(

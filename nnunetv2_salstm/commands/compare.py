@@ -344,7 +344,7 @@ def _shown(comparison: "Comparison", methods: "Sequence[Method]", examples: "Seq
         comparison.inputs["reference"],
         (endpoint.title, metrics[endpoint.metric]),
         metrics,
-        comparison.verdicts().sentences,
+        comparison.verdicts.sentences,
         comparison.confounders,
         comparison.failures,
         comparison.overview(),

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,14 @@ class Comparison:
     subgroups: dict[str, str] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
 
+    @cached_property
     def verdicts(self) -> Verdicts:
-        """Returns what is said of networks and methods in the primary endpoint."""
+        """What is said of networks and methods in the primary endpoint."""
         return self.results.verdicts(self.endpoint)
 
     def overview(self) -> pd.DataFrame:
         """Returns a row for each method, named as readers call it, with the columns that reports show."""
-        verdicts, results = self.verdicts(), self.results
+        verdicts, results = self.verdicts, self.results
         summary = results.summary().set_index(["method", "label", "metric"])
         values = results.values(self.endpoint.label, self.endpoint.metric)
         finite = values[np.isfinite(values["value"])]
@@ -95,7 +97,7 @@ class Comparison:
         """Returns a row for each pair of trainings of one method: method, first, second, difference, low, high."""
         rows = [
             (found.method, found.first, found.second, gap.difference, gap.low, gap.high)
-            for found in self.verdicts().repeats
+            for found in self.verdicts.repeats
             for gap in (found.networks,)
         ]
         return pd.DataFrame(rows, columns=["method", "first", "second", "difference", "low", "high"])
@@ -137,7 +139,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """Returns everything for programs; infinite values are "inf", undefined ones null."""
-        verdicts, results = self.verdicts(), self.results
+        verdicts, results = self.verdicts, self.results
         wide = wide_table(results.table)
         values = {
             "format": FORMAT,
