@@ -165,7 +165,7 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     )
     references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
     model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
-    dataset_json = read_dataset_json(model / "dataset.json")
+    dataset_json = read_dataset_json(model / "dataset.json", ("labels", "file_ending"))
     images = _raw_images(results.name, dataset_json) if arguments.html else {}
     title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
     return _Task(title, runs, references, dataset_json, arguments.configuration, images)
@@ -200,7 +200,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "which labels there are is not known, as none of the folders has a dataset.json; "
             "give nnU-Net's with --dataset-json"
         )
-    dataset_json = read_dataset_json(found[0])
+    dataset_json = read_dataset_json(found[0], ("labels", "file_ending"))
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
     return _Task(_versus(runs), runs, arguments.reference, dataset_json, None, images)
 

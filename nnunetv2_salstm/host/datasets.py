@@ -1,6 +1,7 @@
 """Finding nnU-Net's folders and the data sets in them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
-def read_dataset_json(file: Path) -> dict[str, Any]:
+def read_dataset_json(file: Path, needed: Sequence[str] = ("labels",)) -> dict[str, Any]:
     """Returns nnU-Net's dataset.json.
 
+    Args:
+        file: to read.
+        needed: what it must have, labels at least.
+
     Raises:
-        SalstmError: if it cannot be read, is of nnU-Net v1, or lacks what every data set has.
+        SalstmError: if it cannot be read, is of nnU-Net v1, or lacks what is needed.
     """
     values = read_json(file, "a data set")
     labels = values.get("labels")
@@ -42,7 +47,7 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
             f"{file} is of nnU-Net v1, with modality and labels {{number: name}}; convert the data set with "
             "nnUNetv2_convert_old_nnUNet_dataset"
         )
-    missing = [key for key in ("labels", "file_ending") if key not in values]
+    missing = [key for key in needed if key not in values]
     if missing:
         raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
     if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):

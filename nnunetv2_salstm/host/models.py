@@ -72,7 +72,7 @@ class Model:
                 f"{file} is not a checkpoint of nnU-Net: it has no {error}; name another with -chk"
             ) from None
         plans = PlansManager(read_json(folder / "plans.json", "plans"))
-        dataset_json = read_dataset_json(folder / "dataset.json")
+        dataset_json = read_dataset_json(folder / "dataset.json", ("labels", "file_ending"))
         if configuration_name not in plans.available_configurations:
             raise SalstmError(
                 f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "

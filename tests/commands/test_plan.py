@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from places import ROOT
 from presets import PRESETS, as_residual_encoder, build, name_of, plans_of, tiny
 from scipy.stats import spearmanr
@@ -33,6 +34,7 @@ def planned(nnunet_folders):
     folder.mkdir()
     plans = plans_of(PRESETS["acdc3d"])
     plans["configurations"]["2d"] = plans_of(PRESETS["acdc2d"])["configurations"]["2d"]
+    plans["configurations"]["3d_lowres"] = copy.deepcopy(plans["configurations"]["3d_fullres"])
     plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(
@@ -69,8 +71,15 @@ def test_only_network_and_name_change(planned, capsys):
         k: v for k, v in before.items() if k not in ("plans_name", "configurations")
     }
     printed = capsys.readouterr().out
-    assert "nnUNetv2_train 123 3d_cascade_fullres 0 -p nnUNetPlansSALSTM_A" in printed
     assert "Changed" not in printed
+    # A cascade needs the predictions of the stage before it: in training for all cases, so of all folds.
+    assert [line.strip() for line in printed.splitlines() if line.startswith("    nnUNetv2")] == [
+        *(f"nnUNetv2_train 123 3d_lowres {fold} -p nnUNetPlansSALSTM_A" for fold in range(5)),
+        "nnUNetv2_train 123 3d_cascade_fullres 0 -p nnUNetPlansSALSTM_A",
+        "nnUNetv2_predict -d 123 -p nnUNetPlansSALSTM_A -c 3d_lowres -f 0 1 2 3 4 -i INPUT -o PREVIOUS",
+        "nnUNetv2_predict -d 123 -p nnUNetPlansSALSTM_A -c 3d_cascade_fullres -f 0 -i INPUT -o OUTPUT "
+        "-prev_stage_predictions PREVIOUS",
+    ]
 
 
 def test_modules_values_and_configurations_can_be_chosen(planned, tmp_path):
@@ -102,7 +111,7 @@ def test_existing_plans_are_only_replaced_when_asked(planned, capsys):
     ("words", "message"),
     [
         (["-p", "Others"], r"there is no file of plans at .*Others.json"),
-        (["-c", "3d_lowres"], r"has the configurations 3d_fullres, 2d, 3d_cascade_fullres; got 3d_lowres"),
+        (["-c", "3d"], r"has the configurations 3d_fullres, 2d, 3d_lowres, 3d_cascade_fullres; got 3d"),
         (["--config", "none.json"], r"there is no file of SA-LSTM values at none.json"),
         (["-overwrite_plans_name", "nnUNetPlans"], r"must be another name than that of the plans to copy"),
         (["--gpu-memory-target", "0.1"], r"--gpu-memory-target 0.1 GB is too small: the smallest patch .* needs"),
@@ -126,6 +135,142 @@ def test_contradictions_and_strange_targets_are_refused(planned, tmp_path, capsy
         assert plan("--gpu-memory-target", target) == 2
     assert main(["plan", "-d", "77"]) == 1
     assert "the data set must be one of nnUNet_preprocessed" in capsys.readouterr().err
+
+
+def change_plans(folder, change):
+    plans = read(folder, "nnUNetPlans")
+    change(plans["configurations"])
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    return plans
+
+
+def resolved(plans, name):
+    return PlansManager(plans).get_configuration(name).configuration
+
+
+def test_what_is_not_named_stays_what_it_was(planned, capsys):
+    """Also where it inherits from what is named, over two generations, and the named patch and batch shrink."""
+    before = change_plans(
+        planned, lambda c: c.update({"3d_bs2": {"inherits_from": "3d_cascade_fullres", "batch_size": 2}})
+    )
+    assert plan("-c", "3d_fullres", "--gpu-memory-target", "6") == 0
+    made = read(planned, "nnUNetPlansSALSTM_A")
+    for name in ("2d", "3d_lowres", "3d_cascade_fullres", "3d_bs2"):
+        assert resolved(made, name) == resolved(before, name), name
+    assert "salstm" in resolved(made, "3d_fullres")["architecture"]["arch_kwargs"]
+    assert resolved(made, "3d_fullres")["batch_size"] == 2 != resolved(before, "3d_fullres")["batch_size"]
+    printed = capsys.readouterr().out
+    assert (
+        "3d_cascade_fullres inherits from 3d_fullres and gets no blocks: it keeps its network, batch and patch.\n"
+        in printed
+    )
+    assert "2d inherits" not in printed
+
+
+def circle(configurations):
+    configurations["3d_a"] = {"inherits_from": "3d_b"}
+    configurations["3d_b"] = {"inherits_from": "3d_a"}
+
+
+def itself(configurations):
+    configurations["3d_fullres"]["inherits_from"] = "3d_fullres"
+
+
+def mistyped(configurations):
+    configurations["3d_cascade_fullres"]["inherits_from"] = "3d_fulres"
+
+
+def primus(configurations):
+    configurations["2d"]["architecture"] = {
+        "network_class_name": "dynamic_network_architectures.architectures.primus.Primus_M_Network",
+        "arch_kwargs": {"embed_dim": 864, "patch_embed_size": [8, 8, 8], "eva_depth": 16},
+        "_kw_requires_import": [],
+    }
+
+
+def in_network(name, value):
+    def change(configurations):
+        configurations["3d_fullres"]["architecture"]["arch_kwargs"][name] = value
+
+    return change
+
+
+DAMAGED = [
+    (itself, "configuration '3d_fullres' cannot be read: Circular dependency detected"),
+    (circle, "configuration '3d_a' cannot be read: Circular dependency detected"),
+    (mistyped, "'3d_cascade_fullres' cannot be read: The configuration 3d_fulres does not exist in the plans I have"),
+    (primus, "the network must be one of PlainConvUNet, ResidualEncoderUNet, got dynamic.*Primus_M_Network"),
+    (in_network("strides", [[1, 1, 1], [1, 2, 2]]), "strides must have a value for each of 6 stages, got 2"),
+    (in_network("features_per_stage", [32, 64]), "features_per_stage must have a value for each of 6 stages, got 2"),
+    (
+        in_network("n_conv_per_stage_decoder", [2] * 6),
+        "n_conv_per_stage_decoder must have a value for each of 5 stages",
+    ),
+    (in_network("kernel_sizes", [[3, 3, 3]]), "kernel_sizes must have a value for each of 6 stages, got 1"),
+    (in_network("n_stages", "6"), "n_stages must be a whole number of at least 1, got '6'"),
+    (in_network("strides", [[1, 1], *[[2, 2]] * 5]), "strides must have a value for each of 3 axes"),
+    (in_network("conv_op", "torch.nn.Conv9d"), "3d_fullres: its network cannot be built: "),
+    (lambda c: c["2d"].pop("architecture"), None),  # a configuration that names no network gets none
+    (lambda c: c["2d"]["architecture"].pop("arch_kwargs"), "the architecture of configuration '2d' lacks arch_kwargs"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGED, ids=[str(message)[:30] for _, message in DAMAGED])
+def test_damaged_plans_are_one_line_and_nothing_is_written(change, message, planned, capsys):
+    change_plans(planned, change)
+    before = sorted(planned.iterdir())
+    status = plan("--draw")
+    captured = capsys.readouterr()
+    if message is None:
+        assert status == 0
+        return
+    assert status == 1
+    assert captured.err.count("\n") == 1
+    assert re.search(message, captured.err), captured.err
+    assert sorted(planned.iterdir()) == before
+
+
+def test_what_is_damaged_elsewhere_is_copied_and_said(planned, capsys):
+    before = change_plans(planned, mistyped)
+    assert plan("-c", "3d_fullres") == 0
+    assert (
+        read(planned, "nnUNetPlansSALSTM_A")["configurations"]["3d_cascade_fullres"]
+        == (before["configurations"]["3d_cascade_fullres"])
+    )
+    assert "3d_cascade_fullres is copied as it is: configuration '3d_cascade_fullres' cannot be read: " in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("strides", [2, [1, 2, 2, 2, 2, 2]], ids=["one", "one a stage"])
+def test_strides_may_be_numbers(strides, planned):
+    plain = in_network("strides", strides)
+    change_plans(planned, plain)
+    assert plan("-c", "3d_fullres", "--draw", "--gpu-memory-target", "6") == 0
+    made = read(planned, "nnUNetPlansSALSTM_A")["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    expected = [strides] * 6 if isinstance(strides, int) else strides
+    assert made["strides"] == [[stride] * 3 for stride in expected]
+    assert (planned / "nnUNetPlansSALSTM_A_3d_fullres.svg").is_file()
+
+
+def test_a_reduction_that_does_not_divide_names_one_that_does(planned, tmp_path, capsys):
+    change_plans(planned, in_network("features_per_stage", [30, 60, 120, 240, 300, 300]))
+    (tmp_path / "values.json").write_text('{"max_hidden_channels": 999, "reduction": 4}')
+    words = ["-c", "3d_fullres", "--config", tmp_path / "values.json"]
+    assert plan(*words) == 1
+    error = capsys.readouterr().err
+    assert "reduction must divide the 30 channels" in error
+    assert "3 divides all: set reduction to 3" in error
+    (tmp_path / "values.json").write_text('{"max_hidden_channels": 999, "reduction": 3}')
+    assert plan(*words) == 0
+
+
+def test_a_cascade_without_its_first_stage_is_said_to_be_one(planned, capsys):
+    change_plans(planned, lambda configurations: configurations.pop("3d_lowres"))
+    assert plan() == 0
+    assert "# 3d_cascade_fullres needs predictions of 3d_lowres, which these plans do not have" in (
+        capsys.readouterr().out
+    )
 
 
 # Memory
