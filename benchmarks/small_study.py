@@ -104,9 +104,16 @@ def prepare(arguments: argparse.Namespace) -> None:
                 _call("nnUNetv2_salstm", "convert", *setting.convert, "-i", str(source), "-d", setting.dataset[7:10])
             else:
                 raw.symlink_to(source.absolute())
-        if not (_preprocessed(setting.dataset) / f"nnUNetPlans_{setting.configuration}").is_dir():
+        if not is_preprocessed(_preprocessed(setting.dataset), setting.configuration):
             number = str(int(setting.dataset[7:10]))
             _call("nnUNetv2_plan_and_preprocess", "-d", number, "-c", setting.configuration, "-np", "1")
+
+
+def is_preprocessed(folder: Path, configuration: str) -> bool:
+    """Returns whether nnU-Net has preprocessed all cases of a data set for a configuration."""
+    file = folder / "dataset.json"
+    cases = len(list((folder / f"nnUNetPlans_{configuration}").glob("*.pkl")))
+    return file.is_file() and cases == json.loads(file.read_text())["numTraining"]
 
 
 def _call(*command: str) -> None:
@@ -134,9 +141,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise SalstmError("--steps and --workers must be at least 1, and --seeds at least 0")
     for name in arguments.settings:
         setting = SETTINGS[name]
-        data = _preprocessed(setting.dataset) / f"nnUNetPlans_{setting.configuration}"
-        if not data.is_dir():
-            raise SalstmError(f"{name} has no preprocessed data at {data}; run first: small_study.py prepare {name}")
+        data = _preprocessed(setting.dataset)
+        if not is_preprocessed(data, setting.configuration):
+            raise SalstmError(f"{name} lacks preprocessed data in {data}; run first: small_study.py prepare {name}")
     runs = list(itertools.product(arguments.settings, arguments.steps, arguments.seeds, arguments.methods))
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=work_on, args=(runs, arguments)) for _ in range(arguments.workers)]

@@ -82,7 +82,7 @@ SETTINGS = {
     "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1)),
     "acdc_3d_resenc": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1), residual=True),
     "acdc_25d": Setting(
-        "Dataset127_ACDC25D", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
+        "Dataset127_ACDC_25d", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
         (("sequence", "frames"),),
     ),
     "hippocampus_3d": Setting(
@@ -310,10 +310,9 @@ class Spy:
             for stage, block in self.blocks.items():
                 compute = block.forward
 
-                def forward(x: Tensor, *args: Any, stage: str = stage, compute: Any = compute) -> Tensor:
-                    before = x.clone()
-                    out = compute(x, *args)
-                    current = before[: len(out)]
+                def forward(x: Tensor, stage: str = stage, compute: Any = compute) -> Tensor:
+                    out = compute(x)
+                    current = x[: len(out)]  # in 2.5D the other frames follow
                     self.seen[stage]["share"].append(float((out - current).norm() / current.norm()))
                     return out
 
