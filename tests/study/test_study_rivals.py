@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.nightly]
 RIVALS = ROOT / "examples" / "studies" / "rivals.yaml"
 # Their trainers take no length from their names: in this environment nnU-Net's own is an epoch of two iterations.
 SHORT = """
+import sys
+
 if any("nnUNetv2_train" in word for word in sys.orig_argv):
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     start = nnUNetTrainer.__init__
