@@ -3,7 +3,7 @@
     python examples/plain_pytorch_unet.py
 
 A network needs `.encoder` and `.decoder`; the encoder returns the list of its skips, largest first, and says in five
-attributes what nnU-Net's encoders say of themselves. `add_salstm` then hangs a block on each skip and the bottleneck.
+attributes what nnU-Net's encoders say of themselves. `add_salstm` then puts a block on each skip and the bottleneck.
 It changes no output until the blocks are trained, and the network's own forward stays as it is. A few steps on bright
 balls in noise follow, seconds on a CPU.
 """

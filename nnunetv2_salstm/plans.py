@@ -1,5 +1,7 @@
 """Rewriting nnU-Net plans: the plans name the network, so that nnU-Net itself builds it everywhere."""
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -18,12 +20,14 @@ NETWORKS = {
     "PlainConvUNet": "nnunetv2_salstm.networks.SALSTMPlainConvUNet",
     "ResidualEncoderUNet": "nnunetv2_salstm.networks.SALSTMResidualEncoderUNet",
 }
+# Lists in the arguments of one network or the other, besides those that both have.
+_PER_STAGE = ("n_conv_per_stage", "n_blocks_per_stage")
 STOCK_NETWORKS = {name: f"dynamic_network_architectures.architectures.unet.{name}" for name in NETWORKS}
 
 
 def salstm_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any] | None:
     """Returns the `salstm` values in the architecture of a configuration of the plans, or None if it has none."""
-    return _configuration(plans, configuration)["architecture"]["arch_kwargs"].get("salstm")
+    return resolve(plans, configuration)["architecture"]["arch_kwargs"].get("salstm")
 
 
 def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,9 +48,19 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
         ValueError: if the values in the plans are wrong, contradict `demanded` or do not fit the network, or the
             network is none that can be extended.
     """
-    resolved = _configuration(plans, configuration)
+    resolved = resolve(plans, configuration)
     architecture = resolved["architecture"]
     where = f"plans {plans.get('plans_name', '')!r}, configuration {configuration!r}"
+    network = stock_class(architecture)
+    if network not in NETWORKS:
+        raise ValueError(
+            f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
+            "to extend another one in code see nnunetv2_salstm.networks.add_salstm"
+        )
+    try:
+        architecture["arch_kwargs"] = _per_stage(architecture["arch_kwargs"], len(resolved["patch_size"]))
+    except ValueError as error:
+        raise ValueError(f"{where}, arch_kwargs: {error}") from None
     given = architecture["arch_kwargs"].get("salstm", {})
     try:
         check_names(given)
@@ -60,17 +74,9 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
         arguments = architecture["arch_kwargs"]
         config = config.resolve(len(resolved["patch_size"]), arguments["n_stages"])
         shrinks = config.frames > 1 and given.get("sequence") != config.sequence
-        channels = channels_per_stage(arguments)
-        for stage in config.stages(arguments["n_stages"]):
-            config.hidden_channels(channels[stage])
+        _require_channels(config, channels_per_stage(arguments), config.stages(arguments["n_stages"]))
     except ValueError as error:
         raise ValueError(f'{where}, arch_kwargs["salstm"]: {error}') from None
-    network = stock_class(architecture)
-    if network not in NETWORKS:
-        raise ValueError(
-            f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
-            "to extend another one in code see nnunetv2_salstm.networks.add_salstm"
-        )
     extended = {
         **architecture,
         "network_class_name": NETWORKS[network],
@@ -147,7 +153,7 @@ def channels_per_stage(arguments: Mapping[str, Any]) -> list[int]:
 
 def architecture_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     """Returns the architecture of a configuration, whatever it inherits and however old the plans are."""
-    return _configuration(plans, configuration)["architecture"]
+    return resolve(plans, configuration)["architecture"]
 
 
 def without_salstm(architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +167,70 @@ def salstm_plans_name(plans_name: str, module: str) -> str:
     return f"{plans_name}SALSTM_{module}"
 
 
-def _configuration(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """Returns a copy of a configuration; nnU-Net resolves inheritance and converts old formats."""
-    return deepcopy(PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration)
+class NoNetwork(ValueError):
+    """A configuration of plans that names no network, e.g. one that others only inherit from."""
+
+
+def resolve(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Returns a copy of a configuration; nnU-Net resolves inheritance and converts old formats.
+
+    Raises:
+        NoNetwork: if it names no network.
+        ValueError: if it inherits from itself or from one that is not there, or is otherwise damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of the old format, which is said again at training; here it comes for each configuration.
+            warnings.simplefilter("ignore", UserWarning)
+            resolved = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration
+    except KeyError as error:
+        if error.args == ("UNet_class_name",):
+            raise NoNetwork(f"configuration {configuration!r} names no network (architecture)") from None
+        raise ValueError(f"configuration {configuration!r} lacks {error}") from None
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"configuration {configuration!r} cannot be read: {error}") from None
+    architecture = resolved["architecture"]
+    absent = [name for name in ("network_class_name", "arch_kwargs", "_kw_requires_import") if name not in architecture]
+    if absent:
+        raise ValueError(f"the architecture of configuration {configuration!r} lacks {', '.join(absent)}")
+    return deepcopy(resolved)
+
+
+def _per_stage(arguments: Mapping[str, Any], axes: int) -> dict[str, Any]:
+    """Returns the arguments of a network with its strides as one list of numbers for each stage.
+
+    Raises:
+        ValueError: if a list has not as many values as the network has stages.
+    """
+    stages = arguments.get("n_stages")
+    if not isinstance(stages, int) or stages < 1:
+        raise ValueError(f"n_stages must be a whole number of at least 1, got {stages!r}")
+    lists = dict.fromkeys(("features_per_stage", "kernel_sizes", "strides", *_PER_STAGE), stages)
+    for name, count in {**lists, "n_conv_per_stage_decoder": stages - 1}.items():
+        value = arguments.get(name)
+        if isinstance(value, list | tuple) and len(value) != count:
+            raise ValueError(f"{name} must have a value for each of {count} stages, got {len(value)}")
+    missing = [name for name in ("features_per_stage", "strides") if name not in arguments]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    strides = arguments["strides"]
+    of_stages = [strides] * stages if isinstance(strides, int) else strides
+    strides = [[stride] * axes if isinstance(stride, int) else list(stride) for stride in of_stages]
+    if any(len(stride) != axes for stride in strides):
+        raise ValueError(f"strides must have a value for each of {axes} axes, got {arguments['strides']}")
+    return {**arguments, "strides": strides}
+
+
+def _require_channels(config: SALSTMConfig, channels: Sequence[int], stages: Sequence[int]) -> None:
+    """Makes sure that a block's reduction divides the channels of every stage that has one.
+
+    Raises:
+        ValueError: naming a reduction that does.
+    """
+    try:
+        for stage in stages:
+            config.hidden_channels(channels[stage])
+    except ValueError as error:
+        common = math.gcd(*(channels[stage] for stage in stages))
+        fits = max(divisor for divisor in range(1, config.reduction + 1) if common % divisor == 0)
+        raise ValueError(f"{error}; {fits} divides all: set reduction to {fits}") from None

@@ -14,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+import nnunetv2_salstm_autoload
 from nnunetv2_salstm.config import FRAMES, SALSTMConfig
 from nnunetv2_salstm.host.augmentation import synchronise_frames
 from nnunetv2_salstm.host.checkpoints import CheckpointError, DamagedCheckpoint, RefusedCheckpoint, read_checkpoint
@@ -22,6 +23,9 @@ from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
 from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
+
+# Whoever imports trainers wants nnU-Net to find them, also if the variable was set since this package was imported.
+nnunetv2_salstm_autoload.register()
 
 SAVE_EVERY = 50
 # Behind the name of a checkpoint that is being written.

@@ -12,9 +12,9 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from places import ROOT
 from shared_work import made_once, shared_folder
 
-ROOT = Path(__file__).resolve().parents[1]
 VARIABLE = "nnUNet_extTrainer"
 
 

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from places import DATA
 from presets import name_of, plans_of, tiny
 
-DATA = Path(__file__).with_name("data")
 DATASET = {
     "channel_names": {"0": "MRI"},
     "labels": {"background": 0, "label": 1},

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import nnunet_variables
+from conftest import nnunet_variables, write_dataset
+from places import TESTS
 
-COMMANDS = Path(__file__).with_name("nnunet_commands.py")
+COMMANDS = TESTS / "nnunet_commands.py"
 
 
 class Host:
@@ -61,3 +62,18 @@ class Host:
 
     def model(self, number, trainer, plans, configuration):
         return self.results / self.dataset(number).name / f"{trainer}__{plans}__{configuration}"
+
+
+def prepare(root: Path, numbers: list[int]) -> Host:
+    """Returns nnU-Net's folders with data sets, planned with tiny networks; preprocessing is the study's work."""
+    host = Host(root)
+    for number in numbers:
+        name = {901: "Spheres", 902: "Discs"}[number]
+        write_dataset(root / "raw" / f"Dataset{number}_{name}", seed=number)
+        host.plan(number)
+        plans_file = root / "preprocessed" / f"Dataset{number}_{name}" / "nnUNetPlans.json"
+        plans = json.loads(plans_file.read_text())
+        architecture = plans["configurations"]["3d_fullres"]["architecture"]
+        architecture["arch_kwargs"]["features_per_stage"] = [8, 8, 16, 16]
+        plans_file.write_text(json.dumps(plans))
+    return host

@@ -67,7 +67,6 @@ def test_an_inherited_architecture_is_rewritten_for_the_heir_alone():
     assert rewritten["configurations"]["3d_cascade_fullres"]["inherits_from"] == "3d_fullres"
 
 
-@pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans format")
 def test_plans_of_older_nnunet_versions():
     plan = {
         "patch_size": [8, 24, 16],

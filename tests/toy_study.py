@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import yaml
 
+OFF, A = "nnUNetTrainerSALSTMOff_3epochs", "nnUNetTrainerSALSTM_A_3epochs"
 COMMANDS = ("nnUNetv2_plan_and_preprocess", "nnUNetv2_preprocess", "nnUNetv2_train", "nnUNetv2_predict")
 # Each behaves as files in the folder of its study tell: fail.NAME, wait.NAME, where NAME is a word of its arguments.
 PROGRAM = """#!{python}
@@ -164,3 +166,15 @@ class Toys:
     def folder(self, trainer: str, fold: int) -> Path:
         """Returns the folder of a training."""
         return self.results / "Dataset901_Toys" / f"{trainer}__nnUNetPlans__3d_fullres" / f"fold_{fold}"
+
+
+def wait_until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def trained(toys: Toys, trainer: str, event: str = "start") -> list[list[str]]:
+    """Returns the calls that trained with a trainer."""
+    return [words for words in toys.calls(event) if words[0] == "nnUNetv2_train" and trainer in words]

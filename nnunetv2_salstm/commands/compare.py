@@ -10,18 +10,20 @@ baseline; runs that differ only in _seed<S> are one method.
 
 import argparse
 import importlib.util
+import io
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_salstm.commands.options import add_option
-from nnunetv2_salstm.host.datasets import find_dataset
+from nnunetv2_salstm.host.datasets import case_files, find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import read_json, require_writable, written_whole
+from nnunetv2_salstm.host.files import require_writable, written_whole
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -163,7 +165,7 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     )
     references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
     model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
-    dataset_json = _read_dataset_json(model / "dataset.json")
+    dataset_json = read_dataset_json(model / "dataset.json", ("labels", "file_ending"))
     images = _raw_images(results.name, dataset_json) if arguments.html else {}
     title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
     return _Task(title, runs, references, dataset_json, arguments.configuration, images)
@@ -198,7 +200,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "which labels there are is not known, as none of the folders has a dataset.json; "
             "give nnU-Net's with --dataset-json"
         )
-    dataset_json = _read_dataset_json(found[0])
+    dataset_json = read_dataset_json(found[0], ("labels", "file_ending"))
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
     return _Task(_versus(runs), runs, arguments.reference, dataset_json, None, images)
 
@@ -257,7 +259,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
         metrics,
     )
     of_fold = {fold: sum(p.run is task.runs[0] and p.fold == fold for p in found) for fold in task.runs[0].folds}
-    overlap = overlap_of(task.runs, of_fold, len(list(task.references.glob(f"*{ending}"))))
+    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending)))
     first = split_seed(methods[0].name)[0]
     same = [m.name for m in methods[1:] if are_one_method(split_seed(m.name)[0], first)]
     results = Results(
@@ -454,10 +456,17 @@ def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> s
     """Returns the name of the class that nnU-Net reads this data set with."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-    example = next(iter(sorted(references.glob(f"*{ending}"))), None)
-    if example is None:
+    files = list(case_files(references, ending).values())
+    if not files:
         raise SalstmError(f"{references} has no files *{ending}")
-    return determine_reader_writer_from_dataset_json(dict(dataset_json), str(example), verbose=False).__name__
+    for file in files:
+        try:
+            # It prints a traceback for each class that cannot read a file, which is named when it is scored.
+            with redirect_stderr(io.StringIO()):
+                return determine_reader_writer_from_dataset_json(dict(dataset_json), str(file), verbose=False).__name__
+        except RuntimeError:
+            continue
+    raise SalstmError(f"none of the files *{ending} in {references} can be read by nnU-Net; look at {files[0]}")
 
 
 def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, Path]:
@@ -479,19 +488,10 @@ def _images_in(folder: Path, ending: str) -> dict[str, Path]:
     Raises:
         SalstmError: if there are none.
     """
-    files = sorted(folder.glob(f"*{ending}"))
-    if not files:
+    named = case_files(folder, ending)
+    if not named:
         raise SalstmError(f"--images {folder} has no files *{ending}")
-    named = {file.name.removesuffix(ending): file for file in files}
     return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
-
-
-def _read_dataset_json(file: Path) -> dict[str, Any]:
-    values = read_json(file, "a data set")
-    missing = [key for key in ("labels", "file_ending") if key not in values]
-    if missing:
-        raise SalstmError(f"{file} is no dataset.json of nnU-Net: it lacks {', '.join(missing)}")
-    return values
 
 
 def _versus(runs: "Sequence[Run]") -> str:

@@ -212,18 +212,9 @@ class _Demo:
                 self.nnunet(
                     "nnUNetv2_predict",
                     *("-i", str(self.raw / "imagesTs"), "-o", str(folder), "-d", DATASET_ID, "-c", CONFIGURATION),
-                    *(
-                        "-tr",
-                        trainer,
-                        "-f",
-                        "0",
-                        "-npp",
-                        "1",
-                        "-nps",
-                        "1",
-                        "--disable_progress_bar",
-                        *self.device_option,
-                    ),
+                    *("-tr", trainer, "-f", "0", *self.device_option, "--disable_progress_bar"),
+                    # One after the other in one process: to start others takes longer than all of these cases.
+                    *("-npp", "0", "-nps", "0"),
                     *([] if settings.mirroring else ["--disable_tta"]),
                 )
         summary = predictions / "summary.json"

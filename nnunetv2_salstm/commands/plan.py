@@ -77,15 +77,41 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.name or salstm_plans_name(arguments.plans, modules[0])
     if name == arguments.plans:
         raise SalstmError(f"-overwrite_plans_name must be another name than that of the plans to copy, got {name}")
-    plans = with_blocks(chosen[0].plans, name, planned)
+    plans, notes = with_blocks(chosen[0].plans, name, planned)
     file = folder / f"{name}.json"
+    # Before anything is written, as values that no drawing can be made of are no plans either.
+    pictures = _draw(file, plans, planned) if arguments.draw else {}
     _write_plans(file, plans, arguments.overwrite)
     _print(planned, arguments.gpu_memory_target)
-    if arguments.draw:
-        _draw(file, plans, planned)
+    for note in notes:
+        print(f"{note}.")
+    for picture, text in pictures.items():
+        _write(picture, text)
+        print(f"drawn: {picture}")
     print(f"Written to {file}; the preprocessed data are those of {arguments.plans}. Train and predict with:")
-    print(f"    nnUNetv2_train {arguments.dataset} {planned[-1].name} 0 -p {name}")
-    print(f"    nnUNetv2_predict -d {arguments.dataset} -p {name} -c {planned[-1].name} -f 0 -i INPUT -o OUTPUT")
+    for command in _commands(arguments.dataset, name, plans, planned[-1].name):
+        print(f"    {command}")
+
+
+def _commands(dataset: str, plans_name: str, plans: dict[str, Any], configuration: str) -> list[str]:
+    """Returns what trains and predicts with a configuration; a cascade needs the stage before it for all cases."""
+    from nnunetv2_salstm.plans import resolve
+
+    previous = resolve(plans, configuration).get("previous_stage")
+    train, predict = (
+        f"nnUNetv2_train {dataset} {{}} {{}} -p {plans_name}",
+        f"nnUNetv2_predict -d {dataset} -p {plans_name}",
+    )
+    if previous is None:
+        return [train.format(configuration, 0), f"{predict} -c {configuration} -f 0 -i INPUT -o OUTPUT"]
+    if previous not in plans["configurations"]:
+        return [f"# {configuration} needs predictions of {previous}, which these plans do not have"]
+    return [
+        *(train.format(previous, fold) for fold in range(5)),
+        train.format(configuration, 0),
+        f"{predict} -c {previous} -f 0 1 2 3 4 -i INPUT -o PREVIOUS",
+        f"{predict} -c {configuration} -f 0 -i INPUT -o OUTPUT -prev_stage_predictions PREVIOUS",
+    ]
 
 
 def _demanded(arguments: argparse.Namespace, configuration: str) -> dict[str, Any]:
@@ -108,15 +134,14 @@ def _write_plans(file: Path, plans: dict[str, Any], overwrite: bool) -> None:
     _write(file, text)
 
 
-def _draw(file: Path, plans: dict[str, Any], planned: Sequence["Planned"]) -> None:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
+def _draw(file: Path, plans: dict[str, Any], planned: Sequence["Planned"]) -> dict[Path, str]:
+    from nnunetv2_salstm.plans import resolve
     from nnunetv2_salstm.reporting.network_drawing import draw_network
 
-    for one in planned:
-        picture = file.with_name(f"{file.stem}_{one.name}.svg")
-        _write(picture, draw_network(PlansManager(plans).get_configuration(one.name).configuration, one.name))
-        print(f"drawn: {picture}")
+    return {
+        file.with_name(f"{file.stem}_{one.name}.svg"): draw_network(resolve(plans, one.name), one.name)
+        for one in planned
+    }
 
 
 def _write(file: Path, text: str) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from nnunetv2_salstm.study.schema import Study
 
 EXECUTORS = ("local", "slurm")
+# Our own lock holds and names who has it; marks are as nnU-Net's outputs say, whatever Snakemake remembers of them.
+SNAKEMAKE = "--nolock --rerun-incomplete --rerun-triggers mtime --keep-going --quiet host rules".split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,26 +96,8 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
             f"the study {study.name} is already run by {who}; see how it stands with --status, or end that process "
             "first (nothing has to be unlocked after a crash: the lock ends with its process)"
         )
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(SNAKEFILE),
-        "--configfile",
-        str(study.file.resolve()),
-    ]
-    # Our own lock holds and names who has it; marks are as nnU-Net's outputs say, whatever Snakemake remembers of them.
-    command += [
-        "--nolock",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "mtime",
-        "--keep-going",
-        "--quiet",
-        "host",
-        "rules",
-    ]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+    command += ["--configfile", str(study.file.resolve()), *SNAKEMAKE]
     if arguments.executor == "slurm":
         command += ["--executor", "slurm", "--jobs", str(arguments.jobs or study.slurm.parallel)]
         if not slurm_keeps_accounts():
@@ -145,7 +129,7 @@ def _print_commands(jobs: "Sequence[Job]") -> None:
             # What runs already must not be started again by who pastes these lines.
             who = job.record.holder()
             print(f"# {job.name}")
-            print(f"{f'# run already by {who}: ' if who else ''}{shlex.join(job.command())}")
+            print(f"{f'# runs already, by {who}: ' if who else ''}{shlex.join(job.command())}")
     if not left:
         print("# All jobs are finished.")
 

@@ -1,7 +1,7 @@
 """What converters have in common: a case that reads itself, and a collection of cases found in a folder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.images import BadFile, Geometry, whole_numbers
+from nnunetv2_salstm.host.images import Geometry, require_labels, whole_numbers
 
 # What lies beside the cases of a data set: licences, citations, tables, archives, what file managers leave.
 _BESIDES = (
@@ -97,10 +97,7 @@ def map_labels(values: NDArray, mapping: Mapping[int, int], file: Path) -> NDArr
         BadFile: if there is a value that the mapping does not have.
     """
     values = whole_numbers(values, file)
-    unknown = np.unique(values[~np.isin(values, list(mapping))]).tolist()
-    if unknown:
-        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-        raise BadFile(f"{file}: label values must be among {_listed(mapping)}, got {shown}")
+    require_labels(values, mapping, file)
     table = np.zeros(max(mapping) + 1, np.uint8)
     table[list(mapping)] = list(mapping.values())
     return table[values]
@@ -154,10 +151,3 @@ def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:
     names = [path.name + "/" * path.is_dir() for path in entries(folder)]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return SalstmError(f"-i {folder} must be the folder of {what}, with {expected}; found {shown or 'nothing'}")
-
-
-def _listed(values: Iterable[int]) -> str:
-    numbers: Sequence[int] = sorted(values)
-    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers))

@@ -112,9 +112,13 @@ def _sequence(frame: int, given: Mapping[int, str] | None) -> str | None:
 
 def _read_sequences(file: Path) -> dict[int, str]:
     try:
-        rows = read_table(file, ("frame", "sequence"))
+        columns, rows = read_table(file)
     except (OSError, ValueError) as error:
         raise SalstmError(f"--sequences {file} cannot be read: {error}") from None
+    if not {"frame", "sequence"} <= set(columns):
+        raise SalstmError(
+            f"--sequences {file} must have the columns frame and sequence, got {', '.join(columns) or 'nothing'}"
+        )
     sequences: dict[int, str] = {}
     for row, values in enumerate(rows, 1):
         frame, sequence = values["frame"], values["sequence"]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.converters.neighbours import with_neighbours
-from nnunetv2_salstm.host.images import NIFTI, BadFile, Geometry, Volume, placed_like, read_volume
+from nnunetv2_salstm.host.datasets import NIFTI
+from nnunetv2_salstm.host.images import Geometry, in_place, read_volume
 
 ENDING = ".nii.gz"
 _REORDERED = (
@@ -42,9 +43,7 @@ class VolumeCase(Case):
         label = None
         if self.label is not None:
             mask = read_volume(self.label)
-            values = placed_like(mask, volume)
-            if values is None:
-                raise BadFile(f"{self.label}: {_difference(mask, volume)}")
+            values = in_place(mask, volume, self.label)
             if not np.array_equal(values, mask.values):
                 remarks.append(_REORDERED)
             label = map_labels(values, self.mapping, self.label)
@@ -75,31 +74,3 @@ def write_volume(volume: NDArray, geometry: Geometry, file: Path) -> None:
                 pass
     except (RuntimeError, EOFError) as error:
         raise OSError(f"{file}: not all of it could be written") from error
-
-
-def _difference(mask: Volume, image: Volume) -> str:
-    """Returns the rule of their places in the world that a mask breaks, its size first."""
-    if sorted(mask.values.shape) != sorted(image.values.shape):
-        return f"the mask must have its image's size, {_size(image)} voxels, got {_size(mask)}"
-    if not np.allclose(sorted(mask.geometry.spacing), sorted(image.geometry.spacing), rtol=1e-3):
-        return f"the mask must have its image's spacing, {image.geometry.spacing} mm, got {mask.geometry.spacing}"
-    return (
-        "the mask must lie where its image lies; "
-        + "; ".join(
-            f"{name} {_numbers(theirs)} of the image, {_numbers(ours)} of the mask"
-            for name, theirs, ours in (
-                ("origin", image.geometry.origin, mask.geometry.origin),
-                ("direction", image.geometry.direction, mask.geometry.direction),
-            )
-            if not np.allclose(theirs, ours, atol=1e-6)
-        )
-        + "; if the voxels belong together all the same, give the mask its image's header"
-    )
-
-
-def _size(volume: Volume) -> str:
-    return " x ".join(map(str, volume.values.shape))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return f"({', '.join(f'{value:.7g}' for value in values)})"

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class Comparison:
 
     def verdicts(self) -> Verdicts:
         """Returns what is said of networks and methods in the primary endpoint."""
+        return self._verdicts
+
+    @cached_property
+    def _verdicts(self) -> Verdicts:
         return self.results.verdicts(self.endpoint)
 
     def overview(self) -> pd.DataFrame:

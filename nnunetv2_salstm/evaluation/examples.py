@@ -8,6 +8,7 @@ import numpy as np
 
 from nnunetv2_salstm.evaluation.results import Endpoint, Results
 from nnunetv2_salstm.evaluation.scoring import Case, Scoring
+from nnunetv2_salstm.host.images import BadFile, in_place, read_grey, read_label_map
 
 EXAMPLES = 3
 # Voxels around the labels.
@@ -73,13 +74,17 @@ def find_examples(
 def _read(
     method: str, case: str, dice: tuple[float, float], pair: Sequence[Case], image_file: Path | None, scoring: Scoring
 ) -> Example:
-    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-    reader = recursive_find_reader_writer_by_name(scoring.reader)()
-    reference, properties = reader.read_seg(str(pair[0].reference))
-    theirs, ours = (reader.read_seg(str(files.prediction))[0][0] for files in pair)
-    reference = reference[0]
-    image = np.zeros(reference.shape) if image_file is None else reader.read_images([str(image_file)])[0][0]
+    in_world = read_label_map(pair[0].reference, scoring.reader)
+    reference, spacing = in_world.values, in_world.geometry.spacing
+    theirs, ours = (
+        in_place(read_label_map(files.prediction, scoring.reader), in_world, files.prediction) for files in pair
+    )
+    image = np.zeros(reference.shape)
+    if image_file is not None:
+        try:
+            image = in_place(read_grey(image_file, scoring.reader), in_world, image_file, ("image", "reference"))
+        except BadFile as error:
+            print(f"The page shows {case} without its image: {error}")
     # The first runs can agree where the means over the seeds do not.
     shown = theirs != ours if (theirs != ours).any() else reference != 0
     z = int(shown.sum(axis=(1, 2)).argmax())
@@ -98,7 +103,7 @@ def _read(
         masks[0],
         masks[1],
         masks[2],
-        (float(properties["spacing"][1]), float(properties["spacing"][2])),
+        (spacing[1], spacing[0]),
     )
 
 

@@ -1,6 +1,5 @@
 """Which predictions are compared: the files of all runs, paired with their references, and tables about the cases."""
 
-import csv
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import Any
 
 from nnunetv2_salstm.evaluation.runs import Run
 from nnunetv2_salstm.evaluation.scoring import Case
+from nnunetv2_salstm.host.datasets import case_files
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_table
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,25 @@ def find_predictions(
     Raises:
         SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
     """
+    reference_of = case_files(references, ending)
     found: dict[str, dict[str, Prediction]] = {}
     for run in runs:
         cases: dict[str, Prediction] = {}
         for fold, folder in run.predictions.items():
-            for file in sorted(folder.glob(f"*{ending}")):
-                name = file.name.removesuffix(ending)
+            for name, file in case_files(folder, ending).items():
                 if name in cases:
                     raise SalstmError(
                         f"{run.name} has {name} in the folds {cases[name].fold} and {fold}; name folds that do not "
                         "overlap with -f"
                     )
-                cases[name] = Prediction(run, fold, Case(name, references / file.name, file))
+                cases[name] = Prediction(run, fold, Case(name, reference_of.get(name, references / file.name), file))
         if not cases:
-            raise SalstmError(f"{run.name} has no predictions (*{ending}) in {listed(run.predictions.values())}")
+            folders = run.predictions.values()
+            others = {f"*{''.join(file.suffixes[-2:])}" for folder in folders for file in folder.glob("[!.]*.*")}
+            raise SalstmError(
+                f"{run.name} has no predictions (*{ending}, file_ending of dataset.json) in {listed(folders)}, which "
+                f"have {listed(sorted(others)) or 'nothing'}"
+            )
         found[run.name] = cases
     names = sorted({name for cases in found.values() for name in cases})
     missing = {run: [name for name in names if name not in cases] for run, cases in found.items()}
@@ -54,7 +60,7 @@ def find_predictions(
     lacking = [f"{run} lacks {listed(cases)}" for run, cases in missing.items() if cases]
     if lacking and not common_only:
         raise SalstmError(f"{'; '.join(lacking)}. To compare on the {len(common)} common cases, add --common-only")
-    unknown = [name for name in common if not (references / f"{name}{ending}").is_file()]
+    unknown = [name for name in common if name not in reference_of]
     if unknown:
         raise SalstmError(
             f"{references} has no reference for {listed(unknown)}; are these the predictions of another data set?"
@@ -78,13 +84,9 @@ def read_case_table(file: Path, option: str, column: str | None, cases: Collecti
         SalstmError: if it cannot be read, or lacks a column or a case.
     """
     try:
-        with file.open(newline="") as text:
-            reader = csv.DictReader(text)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no text with comma-separated values"
-        raise SalstmError(f"{option} {file} cannot be read: {reason}") from None
-    columns = list(reader.fieldnames or [])
+        columns, rows = read_table(file)
+    except (OSError, ValueError) as error:
+        raise SalstmError(f"{option} {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     others = [name for name in columns if name != "case"]
     if column is None and len(others) != 1:
         raise SalstmError(f"{option} {file} has the columns {listed(columns)}; name the one that is meant after it")

@@ -1,6 +1,6 @@
 """The scores of all methods as one table, and what follows from it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -100,17 +100,18 @@ class Results:
         return int(self.table["case"].nunique())
 
     @cached_property
-    def by_case(self) -> pd.DataFrame:
-        """Values by case, means over the trainings: a column for each method; rows by label, metric, case and group."""
+    def by_case(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Values by label and metric, means over the trainings: a column for each method; rows by case and group."""
         shown = self.table[self.table["metric"].isin(METRICS)]
         keys = ["label", "metric", "case", "group", "method"]
         means = shown.groupby(keys)["value"].mean().unstack("method")
-        return means[self.methods]
+        levels: list[Hashable] = ["label", "metric"]
+        found = means.groupby(level=levels)
+        return {(str(label), str(metric)): frame.droplevel(levels) for (label, metric), frame in found}
 
     def column(self, method: str, label: str, metric: str) -> pd.Series:
         """Returns a method's values by case and group, means over the trainings."""
-        found: pd.Series = self.by_case.xs((label, metric), level=("label", "metric"))[method]
-        return found
+        return self.by_case[label, metric][method]
 
     def values(self, label: str, metric: str) -> pd.DataFrame:
         """Returns the values of all trainings: method, seed, fold, case, value."""

@@ -1,4 +1,4 @@
-"""Scoring many cases: reading, checking geometry, several processes, and a cache of what was scored before."""
+"""Scoring many cases: reading what is checked, several processes, and a cache of what was scored before."""
 
 import hashlib
 import json
@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import fingerprint, written_whole
+from nnunetv2_salstm.host.images import BadFile, in_place, read_label_map, require_labels
 
 # What is cached is another when the rules of scoring change.
-RULES = 2
+RULES = 3
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,25 @@ class Scoring:
         """Returns the scores of a case.
 
         Raises:
-            ValueError: if prediction and reference differ in geometry, or the prediction has a foreign label.
-            Exception: whatever the reader raises on a file that it cannot read.
+            BadFile: if a file cannot be read, has a value that is no label, or they are not at the same place.
         """
-        from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-        reader = recursive_find_reader_writer_by_name(self.reader)()
-        reference, theirs = reader.read_seg(str(case.reference))
-        prediction, ours = reader.read_seg(str(case.prediction))
-        _require_same_geometry(ours, theirs)
-        spacing = tuple(float(edge) for edge in theirs["spacing"])
-        return score(
-            prediction[0].astype(int), reference[0].astype(int), spacing, self.labels, self.tolerances, self.surface
-        )
+        reference, prediction = (read_label_map(file, self.reader) for file in (case.reference, case.prediction))
+        for volume, file in ((reference, case.reference), (prediction, case.prediction)):
+            require_labels(volume.values, self.labels.known(), file)
+        values = in_place(prediction, reference, case.prediction, ("prediction", "reference"))
+        spacing = reference.geometry.spacing[::-1]
+        return score(values, reference.values, spacing, self.labels, self.tolerances, self.surface)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a case could not be scored."""
+    """Why a case could not be scored; names the file."""
 
     case: Case
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.case.prediction}: {self.reason}"
+        return self.reason
 
 
 def score_cases(
@@ -137,30 +132,10 @@ def _use_one_thread() -> None:
 
 
 def _attempt(case: Case, scoring: Scoring) -> dict[str, Scores] | str:
-    # Readers raise whatever their libraries do: any of it means that this case cannot be scored, and is reported so.
     try:
         return scoring.read_and_score(case)
-    except Exception as error:
-        return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _require_same_geometry(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str = "") -> None:
-    """Compares what a reader says about two images, e.g. spacing, origin, direction or affine.
-
-    Raises:
-        ValueError: naming the first that differs.
-    """
-    for key, value in theirs.items():
-        other = ours.get(key)
-        if isinstance(value, Mapping):
-            _require_same_geometry(other or {}, value, f"{key}.")
-            continue
-        try:
-            numbers = np.asarray(value, float), np.asarray(other, float)
-        except (TypeError, ValueError):
-            continue  # not a matter of geometry
-        if numbers[0].shape != numbers[1].shape or not np.allclose(*numbers, rtol=1e-4, atol=1e-3):
-            raise ValueError(f"{name}{key} of the prediction is {other}, of its reference {value}")
+    except BadFile as error:
+        return str(error)
 
 
 class _Cache:
@@ -171,18 +146,19 @@ class _Cache:
         self.way = json.dumps([RULES, asdict(scoring)], sort_keys=True)
         self.files: dict[Path, dict[str, Any]] = {}
         self.changed: set[Path] = set()
+        self.fingerprints: dict[Path, str] = {}
 
     def get(self, case: Case) -> dict[str, Scores] | None:
         """Returns the scores of a case, None if it was not scored or a file has changed."""
         entry = self._entries(case).get(case.name)
-        if entry is None or entry["files"] != _fingerprint(case):
+        if entry is None or entry["files"] != self._fingerprints(case):
             return None
         return {label: Scores(**values) for label, values in entry["scores"].items()}
 
     def put(self, case: Case, scores: Mapping[str, Scores]) -> None:
         """Remembers the scores of a case."""
         self._entries(case)[case.name] = {
-            "files": _fingerprint(case),
+            "files": self._fingerprints(case),
             "scores": {label: asdict(values) for label, values in scores.items()},
         }
         self.changed.add(self._file(case))
@@ -197,6 +173,13 @@ class _Cache:
             print(f"The scores could not be kept for the next time: {error}")
         self.changed.clear()
 
+    def _fingerprints(self, case: Case) -> list[str | None]:
+        for file in {case.reference, case.prediction} - self.fingerprints.keys():
+            # One that cannot be read is not scored either, and its reason is said then.
+            with suppress(OSError):
+                self.fingerprints[file] = fingerprint(file)
+        return [self.fingerprints.get(file) for file in (case.reference, case.prediction)]
+
     def _file(self, case: Case) -> Path:
         folders = [str(case.reference.parent.resolve()), str(case.prediction.parent.resolve())]
         return self.folder / f"{hashlib.sha256(json.dumps([self.way, *folders]).encode()).hexdigest()[:32]}.json"
@@ -209,18 +192,6 @@ class _Cache:
             except (OSError, ValueError):
                 self.files[file] = {}  # none yet, or unreadable: scored anew and written anew
         return self.files[file]
-
-
-def _fingerprint(case: Case) -> list[list[Any]]:
-    found: list[list[Any]] = []
-    for file in (case.reference, case.prediction):
-        try:
-            status = file.stat()
-        except OSError:
-            found.append([file.name])
-        else:
-            found.append([file.name, status.st_size, status.st_mtime_ns])
-    return found
 
 
 def default_cache() -> Path:

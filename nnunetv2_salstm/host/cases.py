@@ -7,7 +7,9 @@ import torch
 from nnunetv2.utilities.utils import create_paths_fn, get_identifiers_from_splitted_dataset_folder
 from torch import Tensor
 
+from nnunetv2_salstm.host.datasets import NIFTI
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile, require_sound_nifti
 from nnunetv2_salstm.host.models import Model
 
 
@@ -33,7 +35,8 @@ def find_cases(images: Path, ending: str) -> list[Case]:
         names = [images.name[: -len(ending) - len("_0000")]] if images.name.endswith(ending) else []
     else:
         raise SalstmError(f"-i {images}: there is no such folder or file")
-    there = [path.name for path in folder.iterdir()]
+    names = [name for name in names if not name.startswith(".")]
+    there = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     cases = [Case(name, sorted(map(Path, create_paths_fn(str(folder), there, ending, name)))) for name in names]
     if not any(case.files for case in cases):
         raise SalstmError(
@@ -46,8 +49,15 @@ def preprocess(model: Model, case: Case) -> tuple[Tensor, tuple[float, float]]:
     """Returns a case as the model's network reads it, (C, D, H, W), and the edge lengths of its pixels, in mm.
 
     Raises:
-        SalstmError: if its files cannot be read, or have other channels than the model.
+        SalstmError: if its files cannot be read, hold what nnU-Net's reader reads otherwise, or have other channels
+            than the model.
     """
+    try:
+        for file in case.files:
+            if file.name.endswith(NIFTI):
+                require_sound_nifti(file)
+    except BadFile as error:
+        raise SalstmError(f"case {case.name}: {error}") from None
     try:
         image, properties = model.plans.image_reader_writer_class().read_images([str(file) for file in case.files])
     except (RuntimeError, OSError, ValueError) as error:

@@ -96,6 +96,10 @@ def run_command(
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and all of its group, with more force if they take their time or the user insists."""
+    if os.name == "nt":  # no groups; Ctrl-C reaches every process of a console there
+        process.kill()
+        process.wait()
+        return
     for force in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, force)
@@ -121,7 +125,9 @@ def _interrupted_by_termination() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # Windows has no SIGHUP.
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.host.datasets import find_dataset
+from nnunetv2_salstm.host.datasets import find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
+from nnunetv2_salstm.plans import NoNetwork, resolve
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,18 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     if unknown:
         raise SalstmError(f"{file} has the configurations {', '.join(known)}; got {', '.join(unknown)}")
     dataset_file = file.parent / "dataset.json"
-    dataset_json = read_json(dataset_file, "dataset.json") if dataset_file.is_file() else _assumed_dataset(plans)
-    chosen = configurations or [
-        name for name, values in known.items() if isinstance(values, dict) and _has_network(values, known)
-    ]
-    return [BenchPlan(f"{plans['dataset_name']} {name}", plans, name, dataset_json) for name in chosen]
+    dataset_json = read_dataset_json(dataset_file) if dataset_file.is_file() else _assumed_dataset(plans)
+    chosen = list(configurations or known)
+    for name in list(chosen):
+        try:
+            resolve(plans, name)
+        except NoNetwork as error:
+            if configurations:
+                raise SalstmError(f"{file}: {error}; name others with -c") from None
+            chosen.remove(name)
+        except ValueError as error:
+            raise SalstmError(f"{file}: {error}; mend it, or name others with -c") from None
+    return [BenchPlan(f"{plans.get('dataset_name', file.stem)} {name}", plans, name, dataset_json) for name in chosen]
 
 
 def plans_of_dataset(dataset: str, plans_name: str, configurations: Sequence[str] | None) -> list[BenchPlan]:
@@ -72,15 +80,6 @@ def plans_of_dataset(dataset: str, plans_name: str, configurations: Sequence[str
 def _with_configuration(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
     plans, dataset_json = load_preset(name)
     return plans, name_of(PRESETS[name]), dataset_json
-
-
-def _has_network(values: dict[str, Any], known: dict[str, Any]) -> bool:
-    while "architecture" not in values and "UNet_class_name" not in values:
-        parent = known.get(values.get("inherits_from", ""))
-        if parent is None:
-            return False
-        values = parent
-    return True
 
 
 def _assumed_dataset(plans: dict[str, Any]) -> dict[str, Any]:

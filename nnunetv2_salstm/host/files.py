@@ -2,11 +2,12 @@
 
 import codecs
 import csv
+import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,25 +52,36 @@ def read_text(file: Path) -> str:
         return content.decode("latin-1")
 
 
-def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Returns the rows of a CSV file with at least these columns; commas, semicolons or tabs divide them.
+def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Returns the columns of a CSV file and its rows; commas, semicolons or tabs divide them.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no text, or lacks a column.
+        ValueError: if it is no text, or not a table.
     """
     lines = read_text(file).splitlines()
     first = lines[0] if lines else ""
     delimiter = max(",;\t", key=first.count)
     reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
     names = [name.strip() for name in reader.fieldnames or ()]
-    if not set(columns) <= set(names):
-        raise ValueError(f"it must have the columns {' and '.join(columns)}, got {', '.join(names) or 'nothing'}")
     reader.fieldnames = names
     try:
-        return [{name: (row[name] or "").strip() for name in names} for row in reader]
+        return names, [{name: (row[name] or "").strip() for name in names} for row in reader]
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def fingerprint(file: Path) -> str:
+    """Returns what tells the contents of a file from others', also where size and time are the same.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as content:
+        while part := content.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def require_writable(files: Iterable[Path | None]) -> None:

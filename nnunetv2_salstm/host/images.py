@@ -4,10 +4,11 @@ import gzip
 import io
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,7 +16,8 @@ from nibabel import Nifti1Header, Nifti2Header
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-NIFTI = (".nii.gz", ".nii")
+from nnunetv2_salstm.host.datasets import NIFTI
+
 # How far labels written as floats may be from a whole number: what rounding and compression leave, not probabilities.
 NEARLY_WHOLE = 1e-3
 # Of a voxel: how far the centres of the voxels of a mask may be from those of its image.
@@ -53,6 +55,13 @@ class Volume:
     sheared: bool = False
 
 
+# Classes of nnU-Net whose files are read here, and that for pictures.
+READ_HERE = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
+PICTURES = "NaturalImage2DIO"
+# Where the pixels of a picture lie.
+ONE_SLICE = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
     """Turns whatever a library fails with on a file into a BadFile that names it."""
@@ -66,8 +75,12 @@ def reading(file: Path) -> Iterator[None]:
         raise BadFile(f"{file}: cannot be read, is it complete? ({reason[:200]})") from None
 
 
-def read_volume(file: Path) -> Volume:
+def read_volume(file: Path, flat: bool = False) -> Volume:
     """Reads a volume of one number a voxel, in any format of SimpleITK.
+
+    Args:
+        file: to read.
+        flat: two axes will do too, and are one slice then.
 
     Raises:
         BadFile: if it cannot be read whole, or its header or voxels hold what nnU-Net would read otherwise.
@@ -75,7 +88,7 @@ def read_volume(file: Path) -> Volume:
     sheared = False
     with reading(file):
         if file.name.endswith(NIFTI):
-            _check_nifti(file)
+            require_sound_nifti(file)
         try:
             image = _read_quietly(file)
         except RuntimeError:
@@ -88,6 +101,8 @@ def read_volume(file: Path) -> Volume:
         )
     if "complex" in image.GetPixelIDTypeAsString():
         raise BadFile(f"{file}: must have real numbers, got complex ones")
+    if flat and image.GetDimension() == 2:
+        image = sitk.JoinSeries([image])
     if image.GetDimension() != 3:
         raise BadFile(f"{file}: must be a volume of three axes, got {image.GetDimension()}")
     values = sitk.GetArrayFromImage(image)
@@ -95,6 +110,25 @@ def read_volume(file: Path) -> Volume:
     geometry = Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     _require_geometry(geometry.spacing, (*geometry.origin, *geometry.direction), file)
     return Volume(values, geometry, sheared)
+
+
+def require_sound_nifti(file: Path) -> None:
+    """Makes sure that a NIfTI file is whole, and that SimpleITK will not replace what its header and voxels say.
+
+    SimpleITK fills up what is missing at the end, reads not-a-number as 0, and an impossible spacing as 1 mm.
+
+    Raises:
+        BadFile: otherwise.
+    """
+    with reading(file):
+        header, voxels = _read_nifti(file)
+    _require_numbers(voxels, file)
+    places: list[float] = []
+    if header["sform_code"] > 0:
+        places += [*header["srow_x"], *header["srow_y"], *header["srow_z"]]
+    if header["qform_code"] > 0:
+        places += [header[f"qoffset_{axis}"] for axis in "xyz"] + [header[f"quatern_{part}"] for part in "bcd"]
+    _require_geometry(header["pixdim"][1 : min(3, header["dim"][0]) + 1], places, file)
 
 
 def read_picture(file: Path) -> NDArray:
@@ -120,6 +154,50 @@ def read_picture(file: Path) -> NDArray:
     return picture
 
 
+def read_label_map(file: Path, reader: str) -> Volume:
+    """Reads the whole numbers of a segmentation, (D, H, W); pictures are one slice with pixels of 1 mm.
+
+    Args:
+        file: to read.
+        reader: name of the nnU-Net class that reads the data set, which is asked for formats that are not known here.
+
+    Raises:
+        BadFile: if it cannot be read whole, holds colours or other numbers, or its header is not sound.
+    """
+    if reader in READ_HERE:
+        volume = read_volume(file, flat=True)
+    elif reader == PICTURES:
+        picture = read_picture(file)
+        if picture.ndim == 3 and np.ptp(picture, -1).any():
+            raise BadFile(f"{file}: a label map must be grey, its values the labels, got colours")
+        volume = Volume(np.atleast_3d(picture)[None, ..., 0], ONE_SLICE)
+    else:
+        with reading(file):
+            values, properties = _nnunets_reader(reader).read_seg(str(file))
+        spacing = tuple(float(edge) for edge in properties["spacing"])
+        volume = Volume(values[0], replace(ONE_SLICE, spacing=spacing[::-1]))
+    return replace(volume, values=whole_numbers(volume.values, file))
+
+
+def read_grey(file: Path, reader: str) -> Volume:
+    """Reads an image as grey values, (D, H, W), the first channel of those that have several in a file.
+
+    Args:
+        file: to read.
+        reader: name of the nnU-Net class that reads the data set, which is asked for formats that are not known here.
+
+    Raises:
+        BadFile: as `read_label_map`.
+    """
+    if reader in READ_HERE:
+        return read_volume(file, flat=True)
+    if reader == PICTURES:
+        return Volume(np.atleast_3d(read_picture(file)).mean(-1)[None], ONE_SLICE)
+    with reading(file):
+        values, properties = _nnunets_reader(reader).read_images([str(file)])
+    return Volume(values[0], replace(ONE_SLICE, spacing=tuple(float(edge) for edge in properties["spacing"])[::-1]))
+
+
 def whole_numbers(values: NDArray, file: Path) -> NDArray:
     """Returns the labels of a file as whole numbers; floats that are almost whole are rounded.
 
@@ -136,11 +214,54 @@ def whole_numbers(values: NDArray, file: Path) -> NDArray:
     return labels.astype(np.int64)
 
 
-def placed_like(mask: Volume, image: Volume) -> NDArray | None:
-    """Returns the values of a mask for the voxels of its image; None if they are not at the same places in the world.
+def require_labels(values: NDArray, known: Collection[int], file: Path) -> None:
+    """Makes sure that the values of a file are among the labels.
 
-    The mask's axes may run in another order or direction, so that its file holds the same voxels in another order.
+    Raises:
+        BadFile: if there is another.
     """
+    unknown = np.unique(values[~np.isin(values, list(known))]).tolist()
+    if unknown:
+        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise BadFile(f"{file}: label values must be among {_listed(known)}, got {shown}")
+
+
+def in_place(mask: Volume, image: Volume, file: Path, names: tuple[str, str] = ("mask", "image")) -> NDArray:
+    """Returns the values of a mask for the voxels of its image, which must be at the same places in the world.
+
+    The mask's axes may run in another order or direction: its file then holds the same voxels in another order.
+
+    Args:
+        mask: to be put in order.
+        image: whose order is wanted.
+        file: of the mask, for errors.
+        names: of mask and image, for errors.
+
+    Raises:
+        BadFile: if mask and image differ in size, spacing or place.
+    """
+    values = _reordered(mask, image)
+    if values is None:
+        raise BadFile(f"{file}: {_difference(mask, image, *names)}")
+    return values
+
+
+def same_geometry(one: Geometry, other: Geometry) -> bool:
+    """Returns whether two volumes say the same, but for rounding, of where the voxels lie."""
+    return all(
+        np.allclose(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-5)
+        for name in ("spacing", "origin", "direction")
+    )
+
+
+def _nnunets_reader(name: str) -> Any:
+    # Here, as it takes seconds that conversions need not wait.
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    return recursive_find_reader_writer_by_name(name)()
+
+
+def _reordered(mask: Volume, image: Volume) -> NDArray | None:
     to_mask = np.linalg.inv(mask.geometry.affine()) @ image.geometry.affine()
     turns = np.rint(to_mask[:3, :3]).astype(int)
     if not (np.abs(turns).sum(0) == 1).all() or not (np.abs(turns).sum(1) == 1).all():
@@ -161,12 +282,37 @@ def placed_like(mask: Volume, image: Volume) -> NDArray | None:
     return np.flip(values, tuple(np.flatnonzero(backwards).tolist())).T
 
 
-def same_geometry(one: Geometry, other: Geometry) -> bool:
-    """Returns whether two volumes say the same, but for rounding, of where the voxels lie."""
-    return all(
-        np.allclose(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-5)
-        for name in ("spacing", "origin", "direction")
+def _difference(mask: Volume, image: Volume, one: str, other: str) -> str:
+    """Returns the rule of their places in the world that a mask breaks, its size first."""
+    if sorted(mask.values.shape) != sorted(image.values.shape):
+        sizes = (" x ".join(map(str, volume.values.shape)) for volume in (image, mask))
+        return "the {} must have its {}'s size, {} voxels, got {}".format(one, other, *sizes)
+    theirs, ours = image.geometry, mask.geometry
+    if not np.allclose(sorted(ours.spacing), sorted(theirs.spacing), rtol=1e-3):
+        return f"the {one} must have its {other}'s spacing, {theirs.spacing} mm, got {ours.spacing}"
+    parts = [
+        f"{name} {_numbers(of_image)} of the {other}, {_numbers(of_mask)} of the {one}"
+        for name, of_image, of_mask in (
+            ("origin", theirs.origin, ours.origin),
+            ("direction", theirs.direction, ours.direction),
+        )
+        if not np.allclose(of_image, of_mask, atol=1e-6)
+    ]
+    return (
+        f"the {one} must lie where its {other} lies; {'; '.join(parts)}; if the voxels belong together all the same, "
+        f"give the {one} its {other}'s header"
     )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.7g}' for value in values)})"
+
+
+def _listed(values: Collection[int]) -> str:
+    numbers = sorted(values)
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def _read_quietly(file: Path) -> sitk.Image:
@@ -177,21 +323,6 @@ def _read_quietly(file: Path) -> sitk.Image:
         return sitk.ReadImage(str(file))
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warns)
-
-
-def _check_nifti(file: Path) -> None:
-    """Makes sure that a NIfTI file is whole, and that SimpleITK will not replace what its header and voxels say.
-
-    SimpleITK fills up what is missing at the end, reads not-a-number as 0, and an impossible spacing as 1 mm.
-    """
-    header, voxels = _read_nifti(file)
-    _require_numbers(voxels, file)
-    places: list[float] = []
-    if header["sform_code"] > 0:
-        places += [*header["srow_x"], *header["srow_y"], *header["srow_z"]]
-    if header["qform_code"] > 0:
-        places += [header[f"qoffset_{axis}"] for axis in "xyz"] + [header[f"quatern_{part}"] for part in "bcd"]
-    _require_geometry(header["pixdim"][1 : min(3, header["dim"][0]) + 1], places, file)
 
 
 def _read_nifti(file: Path) -> tuple[Nifti1Header, NDArray]:

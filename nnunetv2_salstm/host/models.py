@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from nnunetv2_salstm.host.checkpoints import CheckpointError, read_checkpoint
+from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.plans import build_network
@@ -71,7 +72,7 @@ class Model:
                 f"{file} is not a checkpoint of nnU-Net: it has no {error}; name another with -chk"
             ) from None
         plans = PlansManager(read_json(folder / "plans.json", "plans"))
-        dataset_json = read_json(folder / "dataset.json", "dataset.json")
+        dataset_json = read_dataset_json(folder / "dataset.json", ("labels", "file_ending"))
         if configuration_name not in plans.available_configurations:
             raise SalstmError(
                 f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "

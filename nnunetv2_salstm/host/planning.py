@@ -11,7 +11,7 @@ from nnunetv2_salstm.host.configurations import BenchPlan
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.fit import Fit, Training
 from nnunetv2_salstm.host.memory import MemoryEstimate
-from nnunetv2_salstm.plans import add_to_plans, without_salstm
+from nnunetv2_salstm.plans import add_to_plans, resolve, without_salstm
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,28 @@ def plan_blocks(source: BenchPlan, demanded: Mapping[str, Any], target: float | 
     """
     plans, configuration = source.plans, source.configuration
     classes = PlansManager(plans).get_label_manager(source.dataset_json).num_segmentation_heads
-    stock = PlansManager(plans).get_configuration(configuration).configuration
     try:
-        resolved = PlansManager(add_to_plans(plans, configuration, demanded)).get_configuration(configuration)
+        stock = resolve(plans, configuration)
+        resolved = resolve(add_to_plans(plans, configuration, demanded), configuration)
     except ValueError as error:
         raise SalstmError(str(error)) from None
-    architecture = resolved.configuration["architecture"]
+    architecture = resolved["architecture"]
     config = SALSTMConfig.from_json(architecture["arch_kwargs"]["salstm"])
-    asked = Training(config, tuple(resolved.patch_size), resolved.batch_size)
+    asked = Training(config, tuple(resolved["patch_size"]), resolved["batch_size"])
     # Plans made by hand may not have it.
-    median_size = resolved.configuration.get("median_image_size_in_voxels", asked.patch_size)
+    median_size = resolved.get("median_image_size_in_voxels", asked.patch_size)
     fit = Fit(architecture, asked, median_size, classes)
     try:
         taken = asked if target is None else fit.search(target)
+        before = MemoryEstimate(without_salstm(architecture), classes).gigabytes(
+            stock["patch_size"], stock["batch_size"]
+        )
+        sizes = fit.gigabytes(asked), fit.gigabytes(taken)
     except SalstmError as error:
         raise SalstmError(f"{configuration}: {error}") from None
+    except Exception as error:
+        # Whatever the network's parts say to values that are not theirs.
+        raise SalstmError(f"{configuration}: its network cannot be built: {type(error).__name__}: {error}") from error
     return Planned(
         configuration,
         {
@@ -70,16 +77,31 @@ def plan_blocks(source: BenchPlan, demanded: Mapping[str, Any], target: float | 
             "batch_size": taken.batch_size,
             "patch_size": list(taken.patch_size),
         },
-        MemoryEstimate(without_salstm(architecture), classes).gigabytes(stock["patch_size"], stock["batch_size"]),
-        fit.gigabytes(asked),
-        fit.gigabytes(taken),
+        before,
+        *sizes,
         taken.changes(asked),
     )
 
 
-def with_blocks(plans: Mapping[str, Any], name: str, planned: Sequence[Planned]) -> dict[str, Any]:
-    """Returns a copy of the plans under another name, with the blocks of these configurations."""
+def with_blocks(plans: Mapping[str, Any], name: str, planned: Sequence[Planned]) -> tuple[dict[str, Any], list[str]]:
+    """Returns a copy of the plans under another name, with blocks in these configurations, and notes on the others.
+
+    Others stay what they were, also if they inherit from one of these.
+    """
     configurations = dict(plans["configurations"])
     for one in planned:
         configurations[one.name] = {**configurations[one.name], **one.values}
-    return {**plans, "plans_name": name, "configurations": configurations}
+    made = {**plans, "plans_name": name, "configurations": configurations}
+    notes = []
+    for other in configurations.keys() - {one.name for one in planned}:
+        try:
+            before, after = resolve(plans, other), resolve(made, other)
+        except ValueError as error:
+            notes.append(f"{other} is copied as it is: {error}")
+            continue
+        kept = {key: before[key] for key in planned[0].values if before.get(key) != after.get(key)}
+        if kept:
+            configurations[other] = {**configurations[other], **kept}
+            parent = configurations[other]["inherits_from"]
+            notes.append(f"{other} inherits from {parent} and gets no blocks: it keeps its network, batch and patch")
+    return made, sorted(notes)

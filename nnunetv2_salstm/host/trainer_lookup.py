@@ -4,12 +4,16 @@ import io
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
+import nnunetv2_salstm_autoload
+
 
 def find_trainer(name: str) -> type[Any] | None:
     """Returns the trainer that nnU-Net's commands take for a name, None if they find none.
 
     nnU-Net 2.8 looks in the folders of nnUNet_extTrainer too, earlier ones only among its own.
     """
+    # Somebody may have set the variable since this package was imported.
+    nnunetv2_salstm_autoload.register()
     try:
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
     except ImportError:  # nnU-Net before 2.8

@@ -89,8 +89,8 @@ def sentences(found: StudyReport) -> list[str]:
     said = []
     for method in found.methods[1:]:
         own = found.verdicts[found.verdicts["method"] == method]
-        answers = [f"{what}: {_counted(own, f'{question}_verdict', gap)}" for what, question, gap in QUESTIONS]
-        said.append(f"**{method}** against {found.baseline} in Dice. {'; '.join(answers)}.")
+        answers = [f"{what} {_counted(own, f'{question}_verdict', gap)}" for what, question, gap in QUESTIONS]
+        said.append(f"**{method}** against {found.baseline} in Dice: {'; '.join(answers)}.")
     return said
 
 

@@ -148,7 +148,7 @@ def _check_plans(study: Study, job: Preprocess) -> None:
             f"{study.file}: there are no plans {job.plans} of {job.dataset.name}{nearest(job.plans, PLANNERS)}; "
             f"nnU-Net makes {', '.join(PLANNERS)}, and nnUNetv2_salstm plan makes others"
         )
-    for name in job.configurations:
+    for name in study.configurations:
         if name == _CASCADE:
             raise SalstmError(
                 f"{study.file}: {name} cannot be in a study, as it needs the predictions of a training of 3d_lowres"

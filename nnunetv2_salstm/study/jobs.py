@@ -83,20 +83,25 @@ class Job:
 
     Attributes:
         name: the same in all studies that share the job's outputs.
+        study: that needs it.
         dataset: on which it works; the first of them for a study's report.
-        resources: what it may use.
         after: names of jobs.
     """
 
     name: str
+    study: Study
     dataset: Dataset
-    resources: Resources
     after: tuple[str, ...]
 
     @property
     def kind(self) -> str:
         """preprocess, train, predict, compare or report."""
         return self.name.partition("__")[0]
+
+    @property
+    def resources(self) -> Resources:
+        """What it may use."""
+        return self.study.resources[self.kind]
 
     @property
     def record(self) -> Record:
@@ -125,7 +130,6 @@ class Preprocess(Job):
     """Plans and preprocesses a data set; plans that are there are kept."""
 
     plans: str
-    configurations: tuple[str, ...]
 
     @property
     def exclusive(self) -> str:
@@ -143,11 +147,13 @@ class Preprocess(Job):
         if _json(self.plans_file) is None:
             planner = [] if self.plans == DEFAULT_PLANS else ["-pl", PLANNERS[self.plans]]
             return [
-                "nnUNetv2_plan_and_preprocess", "-d", self.dataset.number, *planner, "-c", *self.configurations,
+                "nnUNetv2_plan_and_preprocess", "-d", self.dataset.number, *planner, "-c", *self.study.configurations,
                 "-npfp", processes, "-np", processes,
             ]  # fmt: skip
         # nnU-Net empties the folder of a configuration first, from which others may be training.
-        missing = [name for name in self.configurations if self._cases_missing(name)] or list(self.configurations)
+        missing = [name for name in self.study.configurations if self._cases_missing(name)] or list(
+            self.study.configurations
+        )
         plans = [] if self.plans == DEFAULT_PLANS else ["-plans_name", self.plans]
         return ["nnUNetv2_preprocess", "-d", self.dataset.number, *plans, "-c", *missing, "-np", processes]
 
@@ -155,7 +161,7 @@ class Preprocess(Job):
         """Returns which plans or preprocessed cases are not there."""
         if _json(self.plans_file) is None:
             return f"there are no plans at {self.plans_file}"
-        for name in self.configurations:
+        for name in self.study.configurations:
             if message := self._cases_missing(name):
                 return message
         return None
@@ -181,7 +187,6 @@ class Train(Job):
     plans: str
     configuration: str
     fold: int | str
-    device: str
 
     @property
     def data(self) -> tuple[str, str, str]:
@@ -208,7 +213,7 @@ class Train(Job):
         command = ["nnUNetv2_train", self.dataset.number, self.configuration, str(self.fold), "-tr", self.trainer]
         command += _unless_default("-p", self.plans, DEFAULT_PLANS)
         command += _unless_default("-num_gpus", str(max(1, self.resources.gpus)), "1")
-        command += _unless_default("-device", self.device, "cuda")
+        command += _unless_default("-device", self.study.device, "cuda")
         if self.checkpoint.is_file():
             return [*command, "--val"]
         started = any((self.folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
@@ -237,32 +242,37 @@ class Train(Job):
 class Predict(Job):
     """Predicts a part of the test cases with all folds of the study."""
 
-    trainer: str
-    plans: str
-    configuration: str
-    folds: tuple[int | str, ...]
+    trainings: tuple[Train, ...]
     part: int
-    num_parts: int
-    device: str
-    output: Path
-    checkpoints: tuple[Path, ...]
+    parts: int
+
+    @property
+    def model(self) -> str:
+        """How nnU-Net calls the folder of the networks."""
+        return self.trainings[0].folder.parent.name
+
+    @property
+    def output(self) -> Path:
+        """The folder of the predictions."""
+        return study_folder(self.study.name) / "predictions" / self.dataset.name / self.model
 
     @property
     def predictions(self) -> list[Path]:
         """The files of its cases."""
-        cases = self.dataset.test_cases[self.part :: self.num_parts]
+        cases = self.dataset.test_cases[self.part :: self.parts]
         return [self.output / f"{case}{self.dataset.description['file_ending']}" for case in cases]
 
     def command(self) -> list[str]:
         """Returns nnU-Net's prediction of the part."""
+        first = self.trainings[0]
         command = [
-            "nnUNetv2_predict", "-i", str(self.dataset.raw / "imagesTs"), "-o", str(self.output),
-            "-d", self.dataset.number, "-c", self.configuration, "-f", *map(str, self.folds), "-tr", self.trainer,
+            "nnUNetv2_predict", "-i", str(self.dataset.raw / "imagesTs"), "-o", str(self.output), "-d",
+            self.dataset.number, "-c", first.configuration, "-f", *map(str, self.study.folds), "-tr", first.trainer,
         ]  # fmt: skip
-        command += _unless_default("-p", self.plans, DEFAULT_PLANS)
-        command += _unless_default("-device", self.device, "cuda")
-        if self.num_parts > 1:
-            command += ["-num_parts", str(self.num_parts), "-part_id", str(self.part)]
+        command += _unless_default("-p", first.plans, DEFAULT_PLANS)
+        command += _unless_default("-device", self.study.device, "cuda")
+        if self.parts > 1:
+            command += ["-num_parts", str(self.parts), "-part_id", str(self.part)]
         return command
 
     def missing(self) -> str | None:
@@ -272,7 +282,7 @@ class Predict(Job):
             return f"{len(absent)} of {len(self.predictions)} predictions are not in {self.output}"
         if self.record.was_cut_short():
             return "the last attempt was cut short, which may have left half a file behind"
-        return _out_of_date(self.predictions, self.checkpoints)
+        return _out_of_date(self.predictions, [training.checkpoint for training in self.trainings])
 
 
 @dataclass(frozen=True)
@@ -281,23 +291,41 @@ class Compare(Job):
 
     Attributes:
         plans, configuration: of the networks.
-        cases: "validation" or "test".
-        arguments: of the command, without the reports that it writes.
-        report: the report's file without .json and .html.
-        inputs: files that are older than the report.
+        jobs: the trainings whose validation is compared, or the predictions of test cases.
     """
 
     plans: str
     configuration: str
-    cases: str
-    arguments: tuple[str, ...]
-    report: Path
-    inputs: tuple[Path, ...]
+    jobs: Sequence[Train] | Sequence[Predict]
+
+    @property
+    def cases(self) -> str:
+        """Which cases are compared: "validation" or "test"."""
+        return "test" if isinstance(self.jobs[0], Predict) else "validation"
+
+    @property
+    def report(self) -> Path:
+        """The report's file without .json and .html."""
+        return study_folder(self.study.name) / "comparisons" / self.name.removeprefix(f"compare__{self.study.name}__")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that are older than the report."""
+        return [file for job in self.jobs for file in (job.predictions if isinstance(job, Predict) else [job.summary])]
 
     def command(self) -> list[str]:
         """Returns the comparison."""
+        raw = self.dataset.raw
+        if predictions := [job for job in self.jobs if isinstance(job, Predict)]:
+            folders = dict.fromkeys(f"{job.trainings[0].trainer}={job.output}" for job in predictions)
+            arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
+            arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
+        else:
+            runs = dict.fromkeys(job.trainer for job in self.jobs if isinstance(job, Train))
+            arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
+            arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
         written = [word for kind in ("json", "html") for word in (f"--{kind}", f"{self.report}.{kind}")]
-        return ["nnUNetv2_salstm", "compare", *self.arguments, *written]
+        return ["nnUNetv2_salstm", "compare", *arguments, *written]
 
     def missing(self) -> str | None:
         """Returns whether the report is not there, of another comparison, or older than what it compares."""
@@ -313,26 +341,19 @@ class Compare(Job):
 
 @dataclass(frozen=True)
 class Report(Job):
-    """Puts all comparisons of a study on one page.
+    """Puts all comparisons of a study on one page."""
 
-    Attributes:
-        study: its file.
-        comparisons: the jobs.
-        output: the report's file without .json and .html.
-    """
-
-    study: Path
     comparisons: tuple[Compare, ...]
-    output: Path
 
     @property
-    def subject(self) -> str:
-        """The study's file."""
-        return self.study.name
+    def output(self) -> Path:
+        """The report's file without .json and .html."""
+        return study_folder(self.study.name) / "report"
 
     def command(self) -> list[str]:
         """Returns the command of the report."""
-        return ["nnUNetv2_salstm", "study", str(self.study), "--report"]
+        # A job of Slurm starts in another folder.
+        return ["nnUNetv2_salstm", "study", str(self.study.file.resolve()), "--report"]
 
     def missing(self) -> str | None:
         """Returns whether the report is not there, lacks a comparison, or is of another study file or older ones."""
@@ -343,8 +364,8 @@ class Report(Job):
         written = _json(files[0])
         if written is None or not files[1].is_file():
             return f"there is no report at {files[1]}"
-        if not self.study.is_file() or written.get("study", {}).get("text") != self.study.read_text():
-            return f"{files[0]} is of another text of {self.study}"
+        if written.get("study", {}).get("text") != self.study.file.read_text():
+            return f"{files[0]} is of another text of {self.study.file}"
         if written["missing"]:
             return f"{files[0]} lacks {', '.join(written['missing'])}"
         return _out_of_date(files, [Path(f"{comparison.report}.json") for comparison in self.comparisons])
@@ -368,123 +389,50 @@ def jobs_of(study: Study) -> list[Job]:
     jobs: list[Job] = []
     for name in study.datasets:
         dataset = Dataset.find(name)
-        planned: tuple[str, ...] = ()
+        # One after the other, as plans of a data set share its fingerprint.
+        before: tuple[str, ...] = ()
         for plans in study.plans:
-            preprocess = Preprocess(
-                f"preprocess__{dataset.name}__{plans}",
-                dataset,
-                study.resources["preprocess"],
-                # One after the other, as plans of a data set share its fingerprint.
-                planned,
-                plans,
-                study.configurations,
-            )
-            planned = (preprocess.name,)
+            preprocess = Preprocess(f"preprocess__{dataset.name}__{plans}", study, dataset, before, plans)
+            before = (preprocess.name,)
             jobs.append(preprocess)
             for configuration in study.configurations:
-                jobs += _Models(study, dataset, plans, configuration).jobs(preprocess.name)
-    comparisons = tuple(job for job in jobs if isinstance(job, Compare))
-    if comparisons:
+                jobs += _jobs_of_models(study, dataset, plans, configuration, before)
+    if comparisons := tuple(job for job in jobs if isinstance(job, Compare)):
         after = tuple(job.name for job in comparisons)
-        jobs.append(
-            Report(
-                f"report__{study.name}",
-                comparisons[0].dataset,
-                study.resources["report"],
-                after,
-                # A job of Slurm starts in another folder.
-                study.file.resolve(),
-                comparisons,
-                study_folder(study.name) / "report",
-            )
-        )
+        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, comparisons))
     return jobs
 
 
-@dataclass(frozen=True)
-class _Models:
-    """The networks of a study on one data set with one configuration."""
-
-    study: Study
-    dataset: Dataset
-    plans: str
-    configuration: str
-
-    def jobs(self, preprocess: str) -> list[Job]:
-        """Returns their trainings, predictions and comparisons."""
-        study = self.study
-        trainings: dict[str, list[Train]] = {}
-        predictions: list[Predict] = []
-        for run in [run for method in study.trainers for run in study.runs_of(method)]:
-            trainings[run] = [self._training(preprocess, run, fold) for fold in study.folds]
-            parts = min(study.num_parts, len(self.dataset.test_cases)) if study.test else 0
-            predictions += [self._prediction(trainings[run], part, parts) for part in range(parts)]
-        all_trainings = [job for jobs in trainings.values() for job in jobs]
-        jobs: list[Job] = [*all_trainings, *predictions]
-        if len(study.trainers) < 2:
-            return jobs
-        jobs.append(self._comparison(all_trainings, list(trainings)))
-        if predictions and (self.dataset.raw / "labelsTs").is_dir():
-            jobs.append(self._comparison_of_test_cases(predictions))
-        return jobs
-
-    def _training(self, preprocess: str, run: str, fold: int | str) -> Train:
-        return Train(
-            f"train__{self.dataset.name}__{model_name(run, self.plans, self.configuration)}__fold_{fold}",
-            self.dataset,
-            self.study.resources["train"],
-            (preprocess,),
-            run,
-            self.plans,
-            self.configuration,
-            fold,
-            self.study.device,
+def _jobs_of_models(
+    study: Study, dataset: Dataset, plans: str, configuration: str, preprocess: tuple[str, ...]
+) -> list[Job]:
+    """Returns trainings, predictions and comparisons on one data set with one configuration."""
+    trainings: list[Train] = []
+    predictions: list[Predict] = []
+    parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
+    for run in [run for method in study.trainers for run in study.runs_of(method)]:
+        model = f"{dataset.name}__{model_name(run, plans, configuration)}"
+        folds = tuple(
+            Train(f"train__{model}__fold_{fold}", study, dataset, preprocess, run, plans, configuration, fold)
+            for fold in study.folds
         )
-
-    def _prediction(self, trainings: list[Train], part: int, parts: int) -> Predict:
-        model = model_name(trainings[0].trainer, self.plans, self.configuration)
-        return Predict(
-            f"predict__{self.study.name}__{self.dataset.name}__{model}__part_{part}_of_{parts}",
-            self.dataset,
-            self.study.resources["predict"],
-            tuple(job.name for job in trainings),
-            trainings[0].trainer,
-            self.plans,
-            self.configuration,
-            self.study.folds,
-            part,
-            parts,
-            self.study.device,
-            study_folder(self.study.name) / "predictions" / self.dataset.name / model,
-            tuple(job.checkpoint for job in trainings),
-        )
-
-    def _comparison(self, trainings: list[Train], runs: list[str]) -> Compare:
-        arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
-        arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
-        return self._compare("validation", trainings, arguments, [job.summary for job in trainings])
-
-    def _comparison_of_test_cases(self, predictions: list[Predict]) -> Compare:
-        raw = self.dataset.raw
-        folders = dict.fromkeys(f"{job.trainer}={job.output}" for job in predictions)
-        arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
-        arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
-        return self._compare("test", predictions, arguments, [file for job in predictions for file in job.predictions])
-
-    def _compare(self, cases: str, after: Sequence[Job], arguments: list[str], inputs: list[Path]) -> Compare:
-        place = f"{self.dataset.name}__{self.plans}__{self.configuration}" + ("" if cases == "validation" else "__test")
-        return Compare(
-            f"compare__{self.study.name}__{place}",
-            self.dataset,
-            self.study.resources["compare"],
-            tuple(job.name for job in after),
-            self.plans,
-            self.configuration,
-            cases,
-            tuple(arguments),
-            study_folder(self.study.name) / "comparisons" / place,
-            tuple(inputs),
-        )
+        trainings += folds
+        after = tuple(job.name for job in folds)
+        predictions += [
+            Predict(
+                f"predict__{study.name}__{model}__part_{part}_of_{parts}", study, dataset, after, folds, part, parts
+            )
+            for part in range(parts)
+        ]
+    jobs: list[Job] = [*trainings, *predictions]
+    if len(study.trainers) > 1:
+        compared: list[tuple[str, Sequence[Train] | Sequence[Predict]]] = [("", trainings)]
+        if predictions and (dataset.raw / "labelsTs").is_dir():
+            compared.append(("__test", predictions))
+        for what, of in compared:
+            name = f"compare__{study.name}__{dataset.name}__{plans}__{configuration}{what}"
+            jobs.append(Compare(name, study, dataset, tuple(job.name for job in of), plans, configuration, of))
+    return jobs
 
 
 def unfinished(jobs: Sequence[Job]) -> dict[str, str]:

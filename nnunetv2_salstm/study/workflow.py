@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.study.jobs import Job, study_folder, unfinished
+from nnunetv2_salstm.study.locks import holder
 from nnunetv2_salstm.study.schema import Study
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -12,16 +13,19 @@ SNAKEFILE = Path(__file__).with_name("Snakefile")
 MARKS = "finished"
 
 
-def mark(jobs: Sequence[Job], folder: Path) -> None:
-    """Makes the mark of each finished job, and removes the others, in the folder of a study."""
-    marks = folder / MARKS
+def mark(study: Study, jobs: Sequence[Job]) -> None:
+    """Makes the mark of each finished job and removes the others, unless the study is run already."""
+    if holder(launch_lock(study)):
+        return
+    marks = study_folder(study.name) / MARKS
     marks.mkdir(parents=True, exist_ok=True)
     left = unfinished(jobs)
+    finished = {job.name for job in jobs} - left.keys()
     for file in marks.iterdir():
-        file.unlink()
-    for job in jobs:
-        if job.name not in left:
-            (marks / job.name).touch()
+        if file.name not in finished:
+            file.unlink()
+    for name in finished:
+        (marks / name).touch()
 
 
 def resources_of(study: Study, kind: str) -> dict[str, Any]:

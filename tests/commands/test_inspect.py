@@ -1,0 +1,860 @@
+"""`nnUNetv2_salstm inspect`: its statistics by hand, what it sees against slow references, and the whole command."""
+
+import gzip
+import json
+import math
+import re
+import shutil
+from base64 import b64encode
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from closeness import assert_close
+from places import DATA
+from presets import as_residual_encoder, build, name_of, plans_of, tiny
+
+from nnunetv2_salstm.cli import main
+from nnunetv2_salstm.evaluation import subject as subject_module
+from nnunetv2_salstm.evaluation.contribution_maps import contribution_maps, fullest_slice, stitch
+from nnunetv2_salstm.evaluation.features import (
+    Gate,
+    GateValues,
+    Mean,
+    distance_from_identity,
+    distance_from_uniform,
+    effective_rank,
+    entropy,
+    magnitude,
+    sparsity,
+    squared_norm,
+)
+from nnunetv2_salstm.evaluation.inspection import ModelFindings
+from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
+from nnunetv2_salstm.evaluation.subject import Subject, look_at
+from nnunetv2_salstm.host.cases import find_cases, preprocess
+from nnunetv2_salstm.host.models import Model, make_predictor
+from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
+from nnunetv2_salstm.nn.convlstm import ConvLSTMState
+from nnunetv2_salstm.plans import add_to_plans
+from nnunetv2_salstm.reporting import inspection_figures
+from nnunetv2_salstm.reporting.inspection import stage_table
+
+# A warning of nnU-Net's own imports.
+
+OFF = None
+FINAL = "checkpoint_final.pth"
+
+
+# Statistics, by hand
+
+
+@pytest.mark.parametrize(
+    ("values", "sparse", "mean"),
+    [
+        ([3.0, 4.0, 0.0, 0.0], 2 - 7 / 5, 7 / 4),
+        ([3.0, -4.0, 0.0, 0.0], 2 - 7 / 5, 7 / 4),
+        ([0.0, 0.0, -7.0, 0.0], 1.0, 7 / 4),
+        ([2.0, -2.0, 2.0, 2.0], 0.0, 2.0),
+        ([0.0, 0.0, 0.0, 0.0], math.nan, 0.0),
+        ([5.0], math.nan, 5.0),
+    ],
+)
+def test_sparsity_and_magnitude_of_a_map(values, sparse, mean):
+    x = torch.tensor(values, dtype=torch.double)[None, None]
+    assert sparsity(x).item() == pytest.approx(sparse, nan_ok=True)
+    assert magnitude(x).item() == pytest.approx(mean)
+
+
+def test_sparsity_is_each_maps_own_and_of_noise_what_the_docs_say():
+    torch.manual_seed(0)
+    noise = torch.randn(1, 2, 400, 400)
+    noise[:, 1] = noise[:, 1].relu()
+    assert sparsity(noise).shape == (1, 2)
+    assert sparsity(noise).flatten().tolist() == pytest.approx(
+        [1 - math.sqrt(2 / math.pi), 1 - 1 / math.sqrt(math.pi)], abs=0.01
+    )
+    assert squared_norm(torch.tensor([[3.0, 4.0], [0.0, 12.0]])) == pytest.approx(169)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rank"),
+    [
+        (torch.eye(4), 4),
+        (torch.ones(4, 4) / 4, 1),
+        # All rows attend to one channel: what "all rows are alike" looks like where neither other distance sees it.
+        (torch.tensor([1.0, 0, 0, 0]).repeat(4, 1), 1),
+        (torch.eye(4)[[0, 0, 1, 1]], 2),
+        (torch.diag(torch.tensor([3.0, 1.0])), 4 / 3**0.75),  # shares 3/4 and 1/4
+        (torch.diag(torch.tensor([3.0, 1.0])) @ torch.eye(2, 7), 4 / 3**0.75),
+        (torch.zeros(2, 2), math.nan),
+    ],
+    ids=str,
+)
+def test_effective_rank_counts_the_directions(matrix, rank):
+    both = effective_rank(torch.stack([matrix, 5 * matrix]))
+    assert both.tolist() == pytest.approx([rank, rank], rel=1e-5, nan_ok=True)
+    assert effective_rank(matrix[None].half()).item() == pytest.approx(rank, rel=1e-2, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "entropy_", "from_identity", "from_uniform"),
+    [
+        ([[1, 0], [0, 1]], 0.0, 0.0, 0.5),
+        ([[0.5, 0.5], [0.5, 0.5]], 1.0, 0.5, 0.0),
+        ([[0.5, 0.5], [0, 1]], 0.5, 0.25, 0.25),
+        ([[0, 1], [1, 0]], 0.0, 1.0, 0.5),
+        ([[0.25] * 4] * 4, 1.0, 0.75, 0.0),
+        ([[0.5, 0.5, 0, 0]] * 4, 0.5, 0.75, 0.5),
+        ([[1.0]], math.nan, 0.0, 0.0),
+    ],
+)
+def test_entropy_and_distances_of_a_matrix(rows, entropy_, from_identity, from_uniform):
+    matrix = torch.tensor(rows, dtype=torch.double)[None]
+    assert entropy(matrix).item() == pytest.approx(entropy_, nan_ok=True)
+    assert distance_from_identity(matrix).item() == pytest.approx(from_identity)
+    assert distance_from_uniform(matrix).item() == pytest.approx(from_uniform)
+
+
+def test_limits_of_the_attention_itself():
+    # Every state is 1 in a pixel of its own: Q K^T is the identity.
+    apart = torch.eye(4, dtype=torch.double).reshape(1, 4, 2, 2)
+    matrix, _ = StateAttention(4, tau=1e4).factors(ConvLSTMState(*[apart] * 6))
+    assert distance_from_identity(matrix).item() == pytest.approx(0, abs=1e-6)
+    matrix, _ = StateAttention(4, tau=1e4).factors(ConvLSTMState(*[torch.zeros_like(apart)] * 6))
+    assert distance_from_uniform(matrix).item() == pytest.approx(0, abs=1e-6)
+    assert entropy(matrix).item() == pytest.approx(1)
+
+
+def test_gate_values():
+    gate, candidate = GateValues(), GateValues(-0.95)
+    for values in ([0.0, 0.04, 0.5], [0.96]):
+        gate.add(torch.tensor(values))
+        candidate.add(torch.tensor(values))
+    candidate.add(torch.tensor([-0.96, -0.9]))
+    mean = 1.5 / 4
+    assert gate.result.mean == pytest.approx(mean)
+    assert gate.result.deviation == pytest.approx(np.std([0.0, 0.04, 0.5, 0.96]))
+    assert (gate.result.low, gate.result.high) == (0.5, 0.25)
+    assert (candidate.result.low, candidate.result.high) == pytest.approx((1 / 6, 1 / 6))
+
+
+def test_a_mean_leaves_out_what_is_undefined():
+    mean = Mean()
+    assert mean.value is None
+    mean.add(torch.tensor([1.0, math.nan, 3.0]))
+    mean.add(torch.tensor(math.nan))
+    assert mean.value == 2
+
+
+# What is seen in a network
+
+
+NETWORKS = {
+    "3d A": (tiny(3), {"module": "A"}),
+    "3d B skips": (tiny(3), {"module": "B", "placement": "skips"}),
+    "3d off bottleneck": (tiny(3), {"module": "bdclstm", "placement": "bottleneck"}),
+    "3d conv": (tiny(3), {"module": "conv"}),
+    "3d A steps 3": (tiny(3), {"module": "A", "steps": 3, "boundary": "replicate"}),
+    "3d ResEnc B": (as_residual_encoder(tiny(3)), {"module": "B"}),
+    "2d A": (tiny(2), {"module": "A"}),
+    "2.5d B": (tiny(2), {"module": "B", "sequence": "frames"}),
+    "2d stock": (tiny(2), OFF),
+}
+
+
+def network_of(name, seed=0):
+    plan, salstm = NETWORKS[name]
+    frames = 3 if (salstm or {}).get("sequence") == "frames" else 1
+    network = build(deepcopy(plan), salstm, seed, deep_supervision=False, input_channels=2 * frames)
+    awaken(network, seed)
+    torch.manual_seed(seed + 1)
+    return network.eval(), torch.randn(1, 2 * frames, *plan["patch_size"])
+
+
+def awaken(network, seed=0):
+    """Draws the blocks' last convolutions, which start at zero."""
+    torch.manual_seed(seed)
+    for block in getattr(network, "salstm", {}).values():
+        torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.5)
+
+
+def watch(network, *tiles):
+    probe = Probe(network)
+    with torch.inference_mode(), probe.watching():
+        for x in tiles:
+            network(x)
+    return probe
+
+
+def raw_skips(network, x):
+    """The encoder's outputs before the blocks."""
+    blocks = getattr(network, "salstm", None)
+    return network.encoder(x if blocks is None else blocks.stack_frames(x))
+
+
+def last_states(block, net, x, reverse):
+    """The slow reference: the states of each slice that a block uses, from the layer's input, slice by slice."""
+    sequence, steps = block.layer.sequence, block.layer.steps
+    slices = list(x.unbind(2)) if sequence == "slices" else [x]
+    if reverse:
+        slices = slices[::-1]
+    states = []
+    for z in range(len(slices)):
+        around = [z - step for step in range(steps - 1, -1, -1)]
+        if sequence == "repeat":
+            inputs = [slices[z]] * steps
+        elif block.layer.boundary == "replicate":
+            inputs = [slices[max(p, 0)] for p in around]
+        else:
+            inputs = [slices[p] for p in around if p >= 0]
+        state = None
+        for one in inputs:
+            state = net.cell0(one, state)
+        states.append(state)
+    return states
+
+
+def naive_matrix(attention, state):
+    """softmax(s Q K^T) from the paper's equations."""
+    c, f, g, h = (x.flatten(2) for x in (state.c, state.f, state.g, state.h))
+    q, k = (c + f) / 2, (g + h) / 2
+    if isinstance(attention, GatedStateAttention):
+        q = q * attention.q_matrix(h.transpose(1, 2)).transpose(1, 2)
+        k = k * attention.k_matrix(h.transpose(1, 2)).transpose(1, 2)
+    logits = attention.tau / q.shape[-1] * torch.einsum("bmp,bnp->bmn", q, k)
+    weights = logits.exp()
+    return weights / weights.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_skips_and_contributions_are_those_of_the_network(name):
+    network, x = network_of(name)
+    other = torch.randn_like(x)
+    found = watch(network, x, other).findings
+    with torch.no_grad():
+        tiles = [raw_skips(network, tile) for tile in (x, other)]
+        for stage, skips in enumerate(zip(*tiles, strict=True)):
+            block = network.salstm[str(stage)] if str(stage) in getattr(network, "salstm", {}) else None
+            frames = network.salstm.frames if hasattr(network, "salstm") else 1
+            before = [skip[: len(skip) // frames] for skip in skips]
+            after = [skip if block is None else block(skip) for skip in skips]
+            after = [skip[: len(skip) // frames] for skip in skips] if block is None else after
+            for values, expected in ((found[stage].before, before), (found[stage].after, after)):
+                assert values.sparsity == pytest.approx(
+                    torch.cat([sparsity(y) for y in expected]).mean().item(), rel=1e-4
+                )
+                assert values.magnitude == pytest.approx(torch.stack(expected).abs().mean().item(), rel=1e-4)
+            if block is None:
+                assert found[stage].module is None
+                continue
+            added, there = (
+                math.fsum(squared_norm(y) for y in ys)
+                for ys in ([b - a for a, b in zip(before, after, strict=True)], before)
+            )
+            assert found[stage].module.contribution == pytest.approx(math.sqrt(added / there), rel=1e-3)
+            assert found[stage].module.contribution > 0.01
+            coarse = torch.cat([block.contribution(skip) for skip in skips])
+            assert found[stage].module.output.sparsity == pytest.approx(sparsity(coarse).nanmean().item(), rel=1e-4)
+    if name == "3d B skips":
+        assert [stage.module is not None for stage in found] == [True, True, False]
+
+
+def watch_with_reference(network, name, x):
+    """Returns each block with what was found of it and the slow reference's states, by direction."""
+    inputs = {}
+    handles = [
+        block.layer.register_forward_pre_hook(lambda layer, given, key=key: inputs.update({key: given[0].clone()}))
+        for key, block in network.salstm.items()
+    ]
+    findings = watch(network, x).findings
+    for handle in handles:
+        handle.remove()
+    for key, block in network.salstm.items():
+        layer, states = block.layer.layer, {}
+        for direction, net in (("forward", layer.forward_net), ("reverse", layer.reverse_net)):
+            with torch.no_grad():
+                states[direction] = last_states(block, net, inputs[key], direction == "reverse")
+            if name.startswith("2.5d"):
+                assert len(states[direction]) == 3
+                del states[direction][2], states[direction][0]  # not the current frame
+        yield block, findings[int(key)].module, states
+
+
+WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and salstm["module"] in ("A", "B")]
+
+
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_matrices_are_those_of_the_slow_reference(name):
+    network, x = network_of(name)
+    for block, module, states in watch_with_reference(network, name, x):
+        for direction, found in module.attention.items():
+            attention = getattr(block.layer.layer, f"{direction}_net").attention
+            with torch.no_grad():
+                matrices = torch.cat([naive_matrix(attention, state) for state in states[direction]])
+            assert_close(direction, found.matrix, matrices.double().mean(0), 1e-4)
+            assert found.entropy == pytest.approx(entropy(matrices).mean().item(), rel=1e-3)
+            assert found.from_identity == pytest.approx(distance_from_identity(matrices).mean().item(), rel=1e-3)
+            assert found.from_uniform == pytest.approx(distance_from_uniform(matrices).mean().item(), rel=1e-3)
+        assert set(module.attention) == {"forward", "reverse"}
+
+
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_gates_are_those_of_the_slow_reference(name):
+    network, x = network_of(name)
+    for parameter in network.salstm.parameters():
+        parameter.data *= 3  # some gates are saturated
+    for _, module, states in watch_with_reference(network, name, x):
+        for gate in ("i", "f", "o", "g"):
+            values = torch.cat([getattr(state, gate).flatten() for both in states.values() for state in both])
+            found = module.gates[gate]
+            assert found.mean == pytest.approx(values.mean().item(), abs=1e-5)
+            assert found.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+            low = -0.95 if gate == "g" else 0.05
+            assert 0 < found.low == pytest.approx((values < low).float().mean().item(), abs=1e-3)
+            assert 0 < found.high == pytest.approx((values > 0.95).float().mean().item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["3d A", "2.5d B"])
+def test_numbers_under_autocast_are_nearly_the_same(name):
+    network, x = network_of(name)
+    expected = watch(network, x).findings
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = watch(network, x).findings
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours != theirs
+        assert ours.after.sparsity == pytest.approx(theirs.after.sparsity, abs=0.01)
+        assert ours.module.contribution == pytest.approx(theirs.module.contribution, rel=0.05)
+        assert ours.module.gates["f"].mean == pytest.approx(theirs.module.gates["f"].mean, abs=0.01)
+
+
+def test_controls_have_what_they_have():
+    off = watch(*network_of("3d off bottleneck")).findings[-1].module
+    assert set(off.gates) == {"i", "f", "o", "g"}
+    assert off.attention == {}
+    conv = watch(*network_of("3d conv")).findings[0].module
+    assert (conv.gates, conv.attention) == ({}, {})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_watching_changes_nothing_and_ends(name):
+    network, x = network_of(name)
+    with torch.inference_mode():
+        expected = network(x)
+    probe = Probe(network)
+    with torch.inference_mode(), probe.watching():
+        assert torch.equal(network(x), expected)
+    before = probe.findings
+    probe.clear()
+    with torch.inference_mode():
+        assert torch.equal(network(x), expected)
+    assert probe.findings == []
+    assert before != []
+    for module in network.modules():
+        assert not {"contribution", "factors"} & vars(module).keys()
+
+
+def test_an_untrained_block_adds_nothing_and_zero_weights_attend_to_all_alike():
+    network, x = network_of("3d A")
+    for block in network.salstm.values():
+        block.reset_output_convolution()
+        for parameter in block.layer.layer.forward_net.parameters():
+            torch.nn.init.zeros_(parameter)
+    findings = ModelFindings("A", {}, {"module": "A"}, {"case": watch(network, x).findings})
+    for stage in findings.cases["case"]:
+        assert stage.module.contribution == 0
+        assert stage.module.output == Features(None, 0)
+        assert stage.before == stage.after
+        assert stage.module.attention["forward"].from_uniform == pytest.approx(0, abs=1e-6)
+        assert stage.module.attention["forward"].entropy == pytest.approx(1)
+    words = findings.words()
+    assert (
+        "A: the forward attention of stages 0, 1 and 2 has collapsed to the uniform matrix (distance below 0.05)."
+        in words
+    )
+    assert "A: the modules of stages 0, 1 and 2 add nothing; they are as at the start." in words
+    assert not any("reverse" in sentence for sentence in words)
+
+
+# Words, tables and maps
+
+
+def stage_with(identity=0.5, uniform=0.5, contribution=0.25, channels=4):
+    attention = AttentionFindings(0.5, identity, uniform, torch.eye(channels, dtype=torch.double))
+    module = ModuleFindings(
+        Features(0.2, 1.0), contribution, {"i": Gate(0.5, 0.1, 0, 0)}, {"forward": attention, "reverse": attention}
+    )
+    return StageFindings(Features(0.3, 1.0), Features(0.4, 1.0), module)
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentences"),
+    [
+        (
+            stage_with(identity=0.049),
+            [
+                "the forward attention of stage 0 has collapsed to the identity (distance below 0.05).",
+                "the reverse attention of stage 0 has collapsed to the identity (distance below 0.05).",
+            ],
+        ),
+        (
+            stage_with(uniform=0.049),
+            [
+                "the forward attention of stage 0 has collapsed to the uniform matrix (distance below 0.05).",
+                "the reverse attention of stage 0 has collapsed to the uniform matrix (distance below 0.05).",
+            ],
+        ),
+        (stage_with(0.051, 0.051), ["no attention has collapsed to the identity or to the uniform matrix."]),
+        (stage_with(0.0, 0.0, channels=1), ["the modules of stage 0 have one channel, whose attention is 1."]),
+    ],
+    ids=["identity", "uniform", "neither", "one channel"],
+)
+def test_words_about_attention(stage, sentences):
+    words = ModelFindings("A", {}, {"module": "A"}, {"case": [stage]}).words()
+    assert words == [
+        f"A: {sentence}" for sentence in [*sentences, "the module adds 25 % (stage 0) of its skip's norm."]
+    ]
+
+
+def test_means_are_over_cases():
+    findings = ModelFindings("A", {}, {}, {"a": [stage_with(contribution=0.1)], "b": [stage_with(contribution=0.5)]})
+    assert findings.frame()["contribution"].tolist() == [0.1, 0.5]
+    assert stage_table(findings.frame()).rows[0] == [
+        "A",
+        "0",
+        "0.300",
+        "0.400",
+        "0.200",
+        "30 %",
+        "0.500 / 0.500",
+        "0.500 / 0.500",
+        "0.500 / 0.500",
+    ]
+
+
+def test_stitching_repeats_cells_and_averages_where_tiles_overlap():
+    first, second = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[5.0, 7.0]]])
+    everything = slice(None)
+    slicers = [(everything, slice(2, 4), slice(0, 2), slice(0, 3)), (everything, slice(2, 4), slice(0, 2), slice(2, 5))]
+    stitched = stitch([first, second], slicers, (2, 2, 2), (2, 5), z=3)
+    assert stitched.tolist() == [[1, 1, 3.5, 5, 7]] * 2
+    stitched = stitch(
+        [first[0], second[0]], [(everything, 0, *slicers[0][2:]), (everything, 1, *slicers[0][2:])], (2, 2), (2, 3), z=1
+    )
+    assert stitched.tolist() == [[5, 5, 7]] * 2
+    # Outside the tiles nothing is known.
+    assert stitch([first, second], slicers, (2, 2, 2), (2, 5), z=1).isnan().all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_maps_lie_where_the_modules_act(dims, tmp_path):
+    folder = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
+    model = Model.read(folder, None, FINAL)
+    predictor, probe = make_predictor(model, "cpu", False), Probe(model.network)
+    torch.manual_seed(3)
+    data = torch.randn(1, 10, 30, 20)
+    with probe.watching():
+        predictor.predict_sliding_window_return_logits(data)
+    assert len(predictor.slicers) > 4
+    z = 7
+    overlay = contribution_maps(model, predictor, probe, (1.0, 2.0), z)
+    assert (overlay.z, overlay.depth, overlay.pixel) == (7, 10, (1.0, 2.0))
+    assert np.array_equal(overlay.image, predictor.data[0, z].numpy())
+    for stage, block in model.network.salstm.items():
+        total, count, there, voxels = np.zeros((30, 20)), np.zeros((30, 20)), 0.0, 0
+        for slicer in predictor.slicers:
+            with torch.no_grad():
+                x = raw_skips(model.network, predictor.data[slicer][None])[int(stage)]
+                size = (block(x) - x).norm(dim=1)[0]
+            there += float(x.double().square().sum())
+            voxels += size.numel()
+            step = [int(a / b) for a, b in zip(model.configuration.patch_size, size.shape, strict=True)]
+            for axis, length in enumerate(step):
+                size = size.repeat_interleave(length, axis)
+            if dims == 3:
+                if not slicer[1].start <= z < slicer[1].stop:
+                    continue
+                size = size[z - slicer[1].start]
+            elif slicer[1] != z:
+                continue
+            total[slicer[-2:]] += size.numpy()
+            count[slicer[-2:]] += 1
+        expected = torch.from_numpy(total / count / math.sqrt(there / voxels))
+        assert_close(f"stage {stage}", torch.from_numpy(overlay.maps[int(stage)]).double(), expected, 1e-4)
+
+
+def test_the_slice_with_the_largest_predicted_foreground_is_shown(tmp_path):
+    predictor = make_predictor(Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL), "cpu", False)
+    predictor.logits = torch.zeros(3, 5, 4, 4)
+    predictor.logits[0] = 1
+    assert fullest_slice(predictor) == 2
+    predictor.logits[1, 1, :2] = 2
+    predictor.logits[2, 3, :3] = 2
+    assert fullest_slice(predictor) == 3
+
+
+def test_both_models_show_the_same_slice_where_they_see_the_same(tmp_path, monkeypatch):
+    names = {"nnUNetTrainerSALSTM_A": {"module": "A"}, "nnUNetTrainerBDCLSTM": {"module": "bdclstm"}}
+    folders = [write_model(tmp_path, name, salstm, seed=seed) for seed, (name, salstm) in enumerate(names.items())]
+    subjects = [Subject(Model.read(folder, None, FINAL), folder.name, "cpu") for folder in folders]
+    chosen = {id(subjects[0].predictor): 2, id(subjects[1].predictor): 5}
+    monkeypatch.setattr(subject_module, "fullest_slice", lambda predictor: chosen[id(predictor)])
+    (case,) = find_cases(write_images(tmp_path / "images", ["a"]), ".nii.gz")
+    assert [maps.z for maps in look_at(subjects, case).values()] == [2, 2]
+    subjects[1].model.configuration.configuration["patch_size"] = [16, 24, 16]  # padded more
+    assert [maps.z for maps in look_at(subjects, case).values()] == [2, 5]
+
+
+def test_pixels_have_the_spacing_of_the_plans(tmp_path):
+    folder = write_model(tmp_path, "nnUNetTrainer", OFF)
+    change_plans(lambda c: c["3d_fullres"].update(spacing=[3.0, 0.5, 2.0]))(folder)
+    (case,) = find_cases(write_images(tmp_path / "images", ["a"], size=(9, 30, 22)), ".nii.gz")
+    data, pixel = preprocess(Model.read(folder, None, FINAL), case)
+    assert pixel == (0.5, 2.0)
+    assert tuple(data.shape) == (1, 9, 60, 11)
+
+
+def test_tiles_lie_side_by_side_and_are_not_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_compile", "t")
+    model = Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL)
+    predictor = make_predictor(model, "cpu", False)
+    assert predictor.network is model.network
+    predictor.predict_sliding_window_return_logits(torch.randn(1, 16, 48, 32))  # 2 patches along each axis
+    assert len(predictor.slicers) == 8
+
+
+# The command
+
+
+def dataset_json(channels=1, ending=".nii.gz"):
+    return {
+        "channel_names": {str(channel): "MRI" for channel in range(channels)},
+        "labels": {"background": 0, "one": 1, "two": 2},
+        "numTraining": 1,
+        "file_ending": ending,
+    }
+
+
+def with_preprocessing(plans, channels=1):
+    """Adds what the plans of networks lack and images need."""
+    resampling = {"order": 1, "order_z": 0, "force_separate_z": None}
+    plans["transpose_forward"] = plans["transpose_backward"] = [0, 1, 2]
+    for configuration in plans["configurations"].values():
+        configuration |= {
+            "normalization_schemes": ["ZScoreNormalization"] * channels,
+            "use_mask_for_norm": [False] * channels,
+        }
+        for kind in ("data", "seg", "probabilities"):
+            configuration[f"resampling_fn_{kind}"] = "resample_data_or_seg_to_shape"
+            configuration[f"resampling_fn_{kind}_kwargs"] = {"is_seg": kind == "seg", **resampling}
+    return plans
+
+
+def write_model(root, trainer, salstm, dims=3, channels=1, seed=0, folds=("0",)):
+    """Leaves behind what nnU-Net does of a training, with an untrained encoder and blocks that add something."""
+    plan = tiny(dims)
+    plan["architecture"]["arch_kwargs"]["features_per_stage"] = [8, 8, 16]
+    configuration, plans = name_of(plan), plans_of(plan, channels)
+    if salstm is not None:
+        plans = add_to_plans(plans, configuration, salstm)
+    network = build(deepcopy(plan), salstm, seed, deep_supervision=True, input_channels=channels)
+    awaken(network, seed)
+    folder = root / f"{trainer}__nnUNetPlans__{configuration}"
+    for fold in folds:
+        (folder / f"fold_{fold}").mkdir(parents=True)
+        checkpoint = {
+            "network_weights": network.state_dict(),
+            "trainer_name": trainer,
+            "init_args": {"configuration": configuration},
+        }
+        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    (folder / "plans.json").write_text(json.dumps(with_preprocessing(plans, channels)))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json(channels)))
+    return folder
+
+
+def write_images(folder, names=("a", "b"), channels=1, size=(9, 30, 22)):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name in names:
+        for channel in range(channels):
+            image = sitk.GetImageFromArray(rng.normal(100, 20, size).astype(np.float32))
+            image.SetSpacing((1.0, 1.0, 3.0))
+            sitk.WriteImage(image, str(folder / f"{name}_{channel:04d}.nii.gz"))
+    return folder
+
+
+def inspect(*arguments):
+    return main(["inspect", *map(str, arguments)])
+
+
+def read(out):
+    """Returns the JSON; fails if it or the page is not whole."""
+    page = (out / "index.html").read_text()
+    files = {b64encode(path.read_bytes()).decode(): path.name for path in out.glob("*.png")}
+    pictures = [files.pop(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    assert not files
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    report = json.loads((out / "inspect.json").read_text(), parse_constant=refuse)
+    assert report["format"] == 1
+    for model in report["models"]:
+        for sentence in model["words"]:
+            assert sentence.replace("'", "&#39;") in page
+    return report, pictures
+
+
+@pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.nightly), 3])
+def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
+    a = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
+    control = write_model(tmp_path, "nnUNetTrainerBDCLSTM", {"module": "bdclstm", "placement": "skips"}, dims, seed=1)
+    images, out = write_images(tmp_path / "images"), tmp_path / "new" / "out"
+    assert inspect(a, control, "-i", images, "-o", out) == 0
+    report, pictures = read(out)
+    assert pictures[:2] == ["sparsity.png", "contribution.png"]
+    assert {"map_a.png", "map_b.png", "attention.png", "matrices_1.png", "gates.png"} < set(pictures)
+    assert "matrices_2.png" not in pictures
+    first, second = report["models"]
+    assert (first["label"], second["label"]) == ("SALSTM_A", "BDCLSTM")
+    assert (first["fold"], first["trainer"], first["salstm"]["module"]) == ("0", "nnUNetTrainerSALSTM_A", "A")
+    assert list(first["cases"]) == list(second["cases"]) == ["a", "b"]
+    assert [stage["module"] is None for stage in second["cases"]["a"]] == [False, False, True]
+    assert set(first["attention_matrices"]) == {"0", "1", "2"}
+    for matrices in first["attention_matrices"].values():
+        assert np.sum(matrices["forward"], axis=1) == pytest.approx(1, abs=1e-5)
+    assert second["attention_matrices"] == {}
+    printed = capsys.readouterr().out
+    assert "case 2 of 2, b: " in printed
+    assert "BDCLSTM has its attention switched off: there are gates, but no attention matrices." in printed
+    assert f"Written: {out / 'index.html'}" in printed
+    assert not list(out.parent.glob("unfinished*"))
+
+
+def test_a_stock_model_is_said_to_be_one(tmp_path, capsys):
+    stock = write_model(tmp_path, "nnUNetTrainer", OFF)
+    images = write_images(tmp_path / "images")
+    assert inspect(stock, "-i", images / "b_0000.nii.gz", "-o", tmp_path / "out") == 0
+    report, pictures = read(tmp_path / "out")
+    assert pictures == ["sparsity.png"]
+    assert list(report["models"][0]["cases"]) == ["b"]
+    assert report["models"][0]["salstm"] is None
+    (line,) = report["models"][0]["words"]
+    assert line.startswith("nnUNetTrainer is a stock network without SA-LSTM modules: only the sparsity of its encoder")
+    assert line in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.nightly
+def test_a_checkpoint_that_nnunet_wrote(tmp_path):
+    file = DATA / "nnUNetTrainerSALSTM_A_0.1.0.pth"
+    arguments = torch.load(file, weights_only=False)["init_args"]
+    folder = tmp_path / "nnUNetTrainerSALSTM_A__nnUNetPlans__3d_fullres"
+    (folder / "fold_all").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(with_preprocessing(arguments["plans"])))
+    (folder / "dataset.json").write_text(json.dumps(arguments["dataset_json"]))
+    shutil.copy(file, folder / "fold_all" / "checkpoint_best.pth")
+    images = write_images(tmp_path / "images", ["a"])
+    assert inspect(folder, "-i", images, "-o", tmp_path / "out", "-f", "all", "-chk", "checkpoint_best.pth") == 0
+    report, _ = read(tmp_path / "out")
+    (model,) = report["models"]
+    assert (model["fold"], model["checkpoint"]) == ("all", "checkpoint_best.pth")
+    assert model["cases"]["a"][0]["module"]["contribution"] > 0.001
+
+
+def test_neighbouring_frames_in_2d(tmp_path):
+    salstm = {"module": "B", "sequence": "frames"}
+    folder = write_model(tmp_path, "nnUNetTrainerSALSTM_B_25d", salstm, dims=2, channels=3)
+    images = write_images(tmp_path / "images", ["a"], channels=3, size=(2, 30, 22))
+    assert inspect(folder, "-i", images, "-o", tmp_path / "out") == 0
+    report, _ = read(tmp_path / "out")
+    (model,) = report["models"]
+    assert (model["label"], model["configuration"]) == ("SALSTM_B_25d", "2d")
+    assert all(stage["module"]["contribution"] > 0.001 for stage in model["cases"]["a"])
+
+
+def test_the_first_finished_fold_is_taken(tmp_path, capsys):
+    folder = write_model(tmp_path, "nnUNetTrainer", OFF, folds=("2", "10", "all"))
+    (folder / "fold_0").mkdir()
+    images = write_images(tmp_path / "images", ["a"])
+    assert inspect(folder, "-i", images, "-o", tmp_path / "out") == 0
+    assert f"nnUNetTrainer: {folder}, fold 2\n" in capsys.readouterr().out
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims=2)
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "images", ["a"], size=(1, 24, 16))
+
+
+def refused(capsys, tmp_path, *arguments):
+    """Returns the one line with which the command ended; nothing may be left behind."""
+    there = sorted(tmp_path.rglob("*"))
+    assert inspect(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("nnUNetv2_salstm inspect: ")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == there
+    return error
+
+
+def damage(folder):
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"no checkpoint")
+
+
+def cut_weights(folder):
+    file = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file)
+    checkpoint["network_weights"].popitem()
+    torch.save(checkpoint, file)
+
+
+def unfinish(folder):
+    (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_latest.pth")
+
+
+def forget_trainer(folder):
+    torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def change_plans(change):
+    def spoil(folder):
+        plans = json.loads((folder / "plans.json").read_text())
+        change(plans["configurations"])
+        (folder / "plans.json").write_text(json.dumps(plans))
+
+    return spoil
+
+
+def architecture(configurations):
+    return configurations["2d"]["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "plans.json").unlink(), "MODEL_FOLDER must be nnU-Net's folder of a trained model"),
+        (lambda folder: shutil.rmtree(folder / "fold_0"), "has no fold_0 or other fold; train the model first"),
+        (unfinish, "has no checkpoint_final.pth; its checkpoints are checkpoint_latest.pth: finish the training"),
+        (damage, "checkpoint_final.pth is damaged: "),
+        (forget_trainer, "checkpoint_final.pth is not a checkpoint of nnU-Net: it has no 'trainer_name'"),
+        (cut_weights, "does not fit the network that plans.json names; nnUNetTrainerSALSTM_A builds another one"),
+        (change_plans(lambda c: c["2d"].update(previous_stage="3d_lowres")), "is the second stage of a cascade"),
+        (
+            change_plans(lambda c: c.update({"3d": c.pop("2d")})),
+            "the configuration of checkpoint_final.pth, 2d; it has 3d.",
+        ),
+        (
+            change_plans(lambda c: architecture(c)["arch_kwargs"]["salstm"].update(format=3)),
+            "cannot be built: format must be at most 2 in this version",
+        ),
+        pytest.param(
+            change_plans(lambda c: architecture(c).update(network_class_name="nowhere.Network")),
+            "cannot be built: Network class could not be found",
+            marks=pytest.mark.filterwarnings("ignore:Network class nowhere.Network not found:UserWarning"),
+        ),
+        (lambda folder: (folder / "plans.json").write_text("{"), "plans.json is not JSON"),
+    ],
+)
+def test_refuses_model_folders(spoil, message, model, images, tmp_path, capsys):
+    spoil(model)
+    assert message in refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out")
+
+
+def test_refuses_a_missing_fold(model, images, tmp_path, capsys):
+    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out", "-f", "3")
+    assert f"-f must be one of the folds of {model}, which are 0; got 3" in error
+
+
+def test_refuses_three_models_and_one_twice(model, images, tmp_path, capsys):
+    error = refused(capsys, tmp_path, model, model, model, "-i", images, "-o", tmp_path / "out")
+    assert "MODEL_FOLDER must be one or two folders, got 3" in error
+    error = refused(capsys, tmp_path, model, model, "-i", images, "-o", tmp_path / "out")
+    assert f"the two MODEL_FOLDERs must differ, got {model} twice" in error
+
+
+def test_refuses_two_models_of_different_images(model, images, tmp_path, capsys):
+    other = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2, channels=2)
+    error = refused(capsys, tmp_path, model, other, "-i", images, "-o", tmp_path / "out")
+    assert f"their input channels differ: 1 of {model.name} and 2 of {other.name}" in error
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_refuses_cases_with_other_channels(channels, tmp_path, capsys):
+    folder = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2, channels=2)
+    images = write_images(tmp_path / "images", ["a"], channels, size=(1, 24, 16))
+    error = refused(capsys, tmp_path, folder, "-i", images, "-o", tmp_path / "out")
+    assert f"images must have 2 channels, those of {folder.name}; case a has {channels} (a_0000.nii.gz" in error
+
+
+def test_refuses_images_that_are_not_there_or_cannot_be_read(model, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "out"
+    assert "there is no such folder or file" in refused(capsys, tmp_path, model, "-i", tmp_path / "no", "-o", out)
+    assert "they are named CASE_0000.nii.gz" in refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    (empty / "case.nii.gz").touch()
+    assert "they are named CASE_0000.nii.gz" in refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    (empty / "case_0000.png").touch()
+    assert "they are named" in refused(capsys, tmp_path, model, "-i", empty / "case_0000.png", "-o", out)
+    (empty / "case_0000.nii.gz").write_bytes(b"no image")
+    unreadable = "case case: {}: cannot be read, is it complete? (the file ends within its header)"
+    error = refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    assert unreadable.format(empty / "case_0000.nii.gz") in error
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 8, 8), np.nan, np.float32)), str(empty / "case_0000.nii.gz"))
+    (empty / "._case_0000.nii.gz").write_bytes(b"of a Mac")
+    error = refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+    assert f"{empty / 'case_0000.nii.gz'}: all voxels must be numbers, 256 are not-a-number" in error
+    (empty / "case_0000.nii.gz").write_bytes(gzip.compress(b"no image" * 99))
+    assert "case_0000.nii.gz: cannot be read" in refused(capsys, tmp_path, model, "-i", empty, "-o", out)
+
+
+def test_refuses_folders_it_cannot_write_to(model, images, tmp_path, capsys):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").touch()
+    assert f"-o {full} holds something else" in refused(capsys, tmp_path, model, "-i", images, "-o", full)
+    below = full / "thesis.txt" / "out"
+    error = refused(capsys, tmp_path, model, "-i", images, "-o", below)
+    assert f"-o {below} cannot be written to: " in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_refuses_a_missing_device(model, images, tmp_path, capsys):
+    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out", "-device", "cuda")
+    assert "-device cuda needs a GPU" in error
+
+
+def test_an_interrupted_run_leaves_nothing(model, images, tmp_path, monkeypatch, capsys):
+    there = sorted(tmp_path.rglob("*"))
+
+    def interrupt(*arguments):
+        assert (tmp_path / "unfinished.out").is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspection_figures, "draw_maps", interrupt)
+    assert inspect(model, "-i", images, "-o", tmp_path / "out") == 130
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_full_disk_is_one_line(model, images, tmp_path, monkeypatch, capsys):
+    def fail(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out")
+    assert "cannot be written to: No space left on device; free some room" in error
+
+
+def test_an_empty_folder_is_taken(images, tmp_path):
+    stock = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2)
+    (tmp_path / "out").mkdir()
+    assert inspect(stock, "-i", images, "-o", tmp_path / "out") == 0
+    read(tmp_path / "out")

@@ -1,0 +1,55 @@
+"""Texts and tables as editors and spreadsheets write them."""
+
+import os
+
+import pytest
+
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import fingerprint, read_json, read_table
+
+ROWS = [{"case": "a", "group": "Köln"}, {"case": "b", "group": ""}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_tables_as_spreadsheets_write_them(encoding, delimiter, end, tmp_path):
+    lines = [delimiter.join(cells) for cells in (("case", "group"), ("a", "Köln"), ("b", ""))]
+    (tmp_path / "table.csv").write_bytes((end.join(lines) + end).encode(encoding))
+    assert read_table(tmp_path / "table.csv") == (["case", "group"], ROWS)
+
+
+def test_cells_are_stripped_short_rows_filled_and_quotes_kept_together(tmp_path):
+    (tmp_path / "table.csv").write_text('case, group , more\n a,"one, two" \nb\n')
+    columns, rows = read_table(tmp_path / "table.csv")
+    assert columns == ["case", "group", "more"]
+    assert rows == [{"case": "a", "group": "one, two", "more": ""}, {"case": "b", "group": "", "more": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "it is no text"),
+        ("case,group\n".encode("utf-16-le"), "it is no text, or a text in another encoding; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_such_table(content, message, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "table.csv")
+
+
+def test_contents_are_told_apart_whatever_their_size_and_time(tmp_path):
+    for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (1, 1))
+    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
+    assert a == b != c
+
+
+def test_json_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_text('{"labels": {"Köln": 1}}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json", "labels") == {"labels": {"Köln": 1}}
+    (tmp_path / "a.json").write_bytes(b"\x00\x01")
+    with pytest.raises(SalstmError, match=r"a\.json is not JSON: it is no text"):
+        read_json(tmp_path / "a.json", "labels")

@@ -1,0 +1,190 @@
+"""The small study: its tables are those of its runs, it trains from end to end, and refuses bad input in one line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from places import ROOT
+from presets import PRESETS, plans_of
+
+# A warning of nnU-Net's own imports.
+
+sys.path.append(str(ROOT / "benchmarks"))
+small_study, small_tables, small_training = map(import_module, ("small_study", "small_tables", "small_training"))
+
+
+def small(*arguments):
+    return small_study.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A copy of the repository's runs."""
+    return Path(shutil.copytree(small_study.RESULTS, tmp_path / "results"))
+
+
+def test_the_repositorys_tables_are_those_of_its_runs(capsys):
+    assert small("--verify") == 0
+    assert "runs, their tables and checksums agree" in capsys.readouterr().out
+
+
+def change(results, **values):
+    file = sorted(results.glob("*/*.json"))[0]
+    file.write_text(small_study.to_json({**json.loads(file.read_text()), **values}))
+
+
+def remove_a_sum(results):
+    file = results / "SHA256SUMS"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda results: change(results, dice=0.99), "is changed since the tables were written"),
+        (lambda results: change(results, format=2), "format must be 1, got 2; take the small_study.py that wrote it"),
+        (lambda results: sorted(results.glob("*/*.json"))[0].unlink(), "is missing since the tables were written"),
+        (remove_a_sum, "is new since the tables were written"),
+        (lambda results: (results / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+        (lambda results: sorted(results.glob("*/*.json"))[0].write_text("[]"), "is not a run of the small study"),
+        (lambda results: sorted(results.glob("*/*.json"))[0].write_text("{"), "is not a run of the small study"),
+        (shutil.rmtree, "--results must be a folder with runs"),
+    ],
+    ids=["run", "format", "gone", "unsigned", "no checksums", "no run", "no JSON", "no folder"],
+)
+def test_verify_names_the_difference(spoil, message, results, capsys):
+    spoil(results)
+    assert small("--results", results, "--verify") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_verify_compares_the_tables(results, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "evidence.md"
+    page.write_text(small_tables.PAGE.read_text().replace("| stock | 0.", "| stock | 1."))
+    monkeypatch.setattr(small_tables, "PAGE", page)
+    assert small("--results", results, "--verify") == 1
+    assert "of the tables must be '| stock | 0." in capsys.readouterr().err
+
+
+RUN = ("--settings", "acdc_3d", "--methods", "stock", "--steps", 1, "--seeds", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", *RUN[:3], "C1", *RUN[4:]), "a method must be stock, or A, B, bdclstm or conv .* got 'C1'"),
+        (("run", *RUN[:3], "A1_wide", *RUN[4:]), "such as A1_centred; got 'A1_wide'"),
+        (("run", "--settings", "acdc_4d", *RUN[2:]), "a setting must be one of acdc_3d, .* got 'acdc_4d'"),
+        (("run", *RUN[:5], 0, *RUN[6:]), "--steps and --workers must be at least 1"),
+        (("run", *RUN), "acdc_3d lacks preprocessed data in .*; run first: small_study.py prepare acdc_3d"),
+        (("prepare", "acdc_4d"), "a setting must be one of acdc_3d, .* got 'acdc_4d'"),
+        (("prepare", "acdc_3d"), "--data must be the folder of the real data"),
+        (("prepare", "acdc_3d", "--data", "nowhere"), "--data must be the folder of the real data .* got nowhere"),
+        (("prepare", "acdc_3d", "--data", ROOT), "--data must have the folder ACDC_official_layout for acdc_3d"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("SALSTM_REAL_DATA", raising=False)
+    for name in ("raw", "preprocessed", "results", "n_proc_DA"):
+        monkeypatch.setenv(f"nnUNet_{name}", "1")  # put back afterwards
+    assert small(*arguments, "--work", tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+
+
+def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3):
+    """Writes balls as nnU-Net's preprocessed data of the Hippocampus setting."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    configuration = {**PRESETS["hippocampus3d"], "data_identifier": "nnUNetPlans_3d_fullres"}
+    data = folder / configuration["data_identifier"]
+    data.mkdir(parents=True)
+    names = [f"case_{number:03d}" for number in range(cases)]
+    labels = {"background": 0, "Anterior": 1, "Posterior": 2}
+    dataset_json = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
+    splits = [{"train": names[1:], "val": names[:1]}] * 5
+    for name, values in (
+        ("dataset.json", dataset_json),
+        ("nnUNetPlans.json", plans_of(configuration)),
+        ("splits_final.json", splits),
+    ):
+        (folder / name).write_text(json.dumps(values))
+    generator = np.random.default_rng(0)
+    for name in names:
+        distance = np.linalg.norm(np.indices(size) - np.array(size).reshape(3, 1, 1, 1) // 2, axis=0)
+        labelled = np.where(distance < 5, 1, np.where(distance < 9, 2, 0)).astype(np.int8)[None]
+        image = labelled + generator.normal(0, noise, labelled.shape)
+        locations = {label: np.argwhere(labelled == label) for label in (1, 2)}
+        nnUNetDatasetBlosc2.save_case(
+            image.astype(np.float32),
+            labelled,
+            {"class_locations": locations},
+            str(data / name),
+            chunks=(1, *size),
+            blocks=(1, *size),
+        )
+
+
+class Nearest(torch.nn.Module):
+    """Predicts the label next to the intensity."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = torch.nn.Identity()
+
+    def forward(self, x):
+        return torch.cat([-(x - label).abs() for label in range(3)], dim=1)
+
+
+@pytest.mark.parametrize("size", [(24, 32, 24), (25, 47, 60), (20, 20, 30)], ids=str)
+def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, tmp_path):
+    write_preprocessed(tmp_path, cases=2, size=size, noise=0)
+    data = small_training.Data(tmp_path, small_training.SETTINGS["hippocampus_3d"])
+    assert (data.test_cases, data.training_cases) == (["case_000"], ["case_001"])
+    assert small_training.Predictor(data, Nearest()).dice(data.test_cases) == {"case_000": [1.0, 1.0]}
+
+
+def test_dice_of_hand_counted_masks():
+    one, two, none = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool), np.zeros(4, bool)
+    assert small_training._dice(one, two) == 0.4
+    assert small_training._dice(one, none) == 0
+    assert small_training._dice(none, none) is None
+    assert small_training.mean_dice({"a": [0.4, None], "b": [0.2, 0.6]}) == 0.4
+
+
+def test_trains_from_end_to_end_and_goes_on_after_a_kill(tmp_path):
+    write_preprocessed(tmp_path / "work" / "preprocessed" / "Dataset004_Hippocampus", cases=3)
+    options = ("--results", tmp_path / "results", "run", "--work", tmp_path / "work", "--settings", "hippocampus_3d")
+    command = [sys.executable, ROOT / "benchmarks" / "small_study.py", *options]
+    command += ["--methods", "A1_correlation_lr3", "--seeds", 0, "--workers", 1, "--steps", 3]
+    command = [str(argument) for argument in command]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    (file,) = (tmp_path / "results").glob("*/*")
+    assert file.name == "A1_correlation_lr3-3-seed0.json"
+    run = json.loads(file.read_text())
+    assert (run["format"], run["setting"], run["steps"], run["rate"]) == (1, "hippocampus_3d", 3, 3.0)
+    assert (run["salstm"]["attention"], run["salstm"]["initial_gain"]) == ("correlation", 1.0)
+    assert list(run["cases"]) == ["case_000"]
+    assert list(run["loss_curve"]) == ["1", "2", "3"]
+    assert list(run["removed"]) == ["all", "0", "1", "2", "3"]
+    for stage, channels in zip("0123", (3, 6, 12, 24), strict=True):
+        found = run["blocks"][stage]
+        assert found["share"] > 0.01
+        assert 1 <= found["rank_a"] <= channels
+        assert 1 <= found["rank_y"] <= found["rank_v"] + 1e-3
+    # What is done is left alone, and the work folder holds nothing half-done.
+    assert "starts" not in subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+    assert not list((tmp_path / "work" / "unfinished").rglob("*.pth"))
