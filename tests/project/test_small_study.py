@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from places import ROOT
-from presets import PRESETS, plans_of
+from presets import PRESETS, name_of, plans_of
 
 # A warning of nnU-Net's own imports.
 
@@ -103,20 +103,25 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert re.search(message, line)
 
 
-def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3):
-    """Writes balls as nnU-Net's preprocessed data of the Hippocampus setting."""
+def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3, preset="hippocampus3d", channels=1):
+    """Writes balls as nnU-Net's preprocessed data, all channels alike but for the noise."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    configuration = {**PRESETS["hippocampus3d"], "data_identifier": "nnUNetPlans_3d_fullres"}
+    configuration = {**PRESETS[preset], "data_identifier": f"nnUNetPlans_{name_of(PRESETS[preset])}"}
     data = folder / configuration["data_identifier"]
     data.mkdir(parents=True)
     names = [f"case_{number:03d}" for number in range(cases)]
     labels = {"background": 0, "Anterior": 1, "Posterior": 2}
-    dataset_json = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
+    dataset_json = {
+        "channel_names": {str(channel): f"MRI {channel}" for channel in range(channels)},
+        "labels": labels,
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
     splits = [{"train": names[1:], "val": names[:1]}] * 5
     for name, values in (
         ("dataset.json", dataset_json),
-        ("nnUNetPlans.json", plans_of(configuration)),
+        ("nnUNetPlans.json", plans_of(configuration, channels)),
         ("splits_final.json", splits),
     ):
         (folder / name).write_text(json.dumps(values))
@@ -124,7 +129,7 @@ def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3):
     for name in names:
         distance = np.linalg.norm(np.indices(size) - np.array(size).reshape(3, 1, 1, 1) // 2, axis=0)
         labelled = np.where(distance < 5, 1, np.where(distance < 9, 2, 0)).astype(np.int8)[None]
-        image = labelled + generator.normal(0, noise, labelled.shape)
+        image = labelled + generator.normal(0, noise, (channels, *size))
         locations = {label: np.argwhere(labelled == label) for label in (1, 2)}
         nnUNetDatasetBlosc2.save_case(
             image.astype(np.float32),
@@ -153,6 +158,28 @@ def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, 
     data = small_training.Data(tmp_path, small_training.SETTINGS["hippocampus_3d"])
     assert (data.test_cases, data.training_cases) == (["case_000"], ["case_001"])
     assert small_training.Predictor(data, Nearest()).dice(data.test_cases) == {"case_000": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "preset", "channels", "size"),
+    [
+        ("acdc_3d", "acdc3d", 1, (10, 100, 100)),
+        ("acdc_3d_resenc", "acdc3d", 1, (10, 100, 100)),
+        ("acdc_25d", "acdc2d", 3, (2, 100, 100)),
+        ("isic_2d", "isic2d", 1, (1, 130, 130)),
+    ],
+)
+def test_the_other_settings_train_and_predict(setting, preset, channels, size, tmp_path):
+    write_preprocessed(tmp_path / "data", cases=2, size=size, preset=preset, channels=channels)
+    data = small_training.Data(tmp_path / "data", small_training.SETTINGS[setting])
+    training = small_training.Training(data, "bdclstm1", 100, seed=0, unfinished=tmp_path / "unfinished.pth")
+    training._make_step()
+    assert training.step == 1
+    assert np.isfinite(training.losses).all()
+    assert ("Residual" in type(training.network).__name__) == setting.endswith("resenc")
+    assert training.salstm["sequence"] == {"acdc_25d": "frames", "isic_2d": "repeat"}.get(setting, "slices")
+    scores = small_training.Predictor(data, training.network).dice(data.test_cases)
+    assert all(0 <= dice <= 1 for dice in scores["case_000"])
 
 
 def test_dice_of_hand_counted_masks():
