@@ -38,7 +38,7 @@ def test_every_page_is_there_under_its_heading(site):
         ("networks", ["SALSTMPlainConvUNet", "SALSTMResidualEncoderUNet", "add_salstm"]),
         ("config", ["SALSTMConfig"]),
         ("plans", ["add_to_plans", "salstm_of"]),
-        ("trainers", ["SALSTMTrainerMixin", "TrainerName"]),
+        ("trainers", ["SALSTMTrainerMixin", "get_trainer"]),
     ],
 )
 def test_the_python_api_has_the_docstrings(site, page, names):

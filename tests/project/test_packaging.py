@@ -77,7 +77,7 @@ def test_source_distribution_is_complete(base):
     assert contents(direct / wheel.name) == contents(wheel)
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"tests/test_packaging.py", "README.md", "LICENSE", "hatch_build.py"} <= names
+    assert {"tests/project/test_packaging.py", "README.md", "LICENSE", "hatch_build.py"} <= names
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
