@@ -20,7 +20,7 @@ from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, run_nnunet
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.versions import (
     describe_hardware,
     package_versions,
@@ -107,7 +107,7 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
     with explained(out):
         document = _Demo(out, settings, device).run()
         for name, render in (("results.md", to_markdown), ("results.html", to_html)):
-            with written_whole(out / name) as file:
+            with atomic_write(out / name) as file:
                 file.write_text(render(document))
     print(f"\n{to_terminal(document)}")
     print(f"Written to {out}: results.html, results.md, results.json and overlay_<trainer>.png of each network.")
@@ -152,7 +152,7 @@ class _Demo:
         self.console.stage(f"Generate {settings.training_cases} training and {settings.test_cases} test cases")
         if self.already((self.out / "raw").is_dir()):
             return
-        with written_whole(self.out / "raw") as folder:
+        with atomic_write(self.out / "raw") as folder:
             sizes = (settings.training_cases, settings.test_cases, settings.slices, settings.edge)
             for _ in phantom.write_dataset(folder, settings.seed, *sizes):
                 pass
@@ -162,7 +162,7 @@ class _Demo:
         self.console.stage("Plan and preprocess: nnUNetv2_plan_and_preprocess")
         if self.already((self.out / "preprocessed").is_dir()):
             return
-        with written_whole(self.out / "preprocessed") as folder:
+        with atomic_write(self.out / "preprocessed") as folder:
             self.nnunet(
                 "nnUNetv2_plan_and_preprocess",
                 *("-d", DATASET_ID, "-c", CONFIGURATION, "-npfp", "2", "-np", "2"),
@@ -208,7 +208,7 @@ class _Demo:
         settings, trainer = self.settings, self.settings.trainer(method)
         predictions = self.out / "predictions" / trainer
         if not predictions.is_dir():
-            with written_whole(predictions) as folder:
+            with atomic_write(predictions) as folder:
                 self.nnunet(
                     "nnUNetv2_predict",
                     *("-i", str(self.raw / "imagesTs"), "-o", str(folder), "-d", DATASET_ID, "-c", CONFIGURATION),
@@ -219,7 +219,7 @@ class _Demo:
                 )
         summary = predictions / "summary.json"
         if not summary.is_file():
-            with written_whole(summary) as file:
+            with atomic_write(summary) as file:
                 self.nnunet(
                     "nnUNetv2_evaluate_folder",
                     *(str(self.raw / "labelsTs"), str(predictions), "-o", str(file), "-np", "1"),
@@ -243,11 +243,11 @@ class _Demo:
         settings, plan = self.settings, self.plan()
         pictures = {result.method: self.picture(result) for result in results}
         for result in results:
-            with written_whole(self.out / f"overlay_{result.trainer}.png") as file:
+            with atomic_write(self.out / f"overlay_{result.trainer}.png") as file:
                 file.write_bytes(pictures[result.method])
         versions, hardware = package_versions(), describe_hardware(self.device)
         values = results_json(results, settings=asdict(settings), plan=plan, versions=versions, hardware=hardware)
-        with written_whole(self.out / "results.json") as file:
+        with atomic_write(self.out / "results.json") as file:
             file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
         return demo_document(
             results_frame(results),

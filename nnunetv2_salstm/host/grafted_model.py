@@ -11,7 +11,7 @@ import torch
 from nnunetv2_salstm.host.checkpoints import read_checkpoint
 from nnunetv2_salstm.host.config_file import read_config
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.grafting import Graft, add_blocks
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE, TrainerName
@@ -83,7 +83,7 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
     if model.exists():
         raise SalstmError(f"-o: {model} is there already; remove it, or give another folder")
     try:
-        with written_whole(model) as folder:
+        with atomic_write(model) as folder:
             folder.mkdir()
             (folder / "plans.json").write_text(json.dumps(plans, indent=4))
             (folder / "dataset.json").write_text(json.dumps(first["dataset_json"], indent=4))

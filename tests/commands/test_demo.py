@@ -28,7 +28,7 @@ from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host import versions as machine
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.reporting.demo import demo_document, draw_prediction
 from nnunetv2_salstm.reporting.document import to_html, to_markdown, to_terminal
 
@@ -151,7 +151,7 @@ def test_demo_on_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError], ids=lambda stop: stop.__name__)
 def test_what_is_interrupted_leaves_the_earlier_file_and_nothing_else(stop, tmp_path):
     def write(name, content):
-        with written_whole(tmp_path / name) as unfinished:
+        with atomic_write(tmp_path / name) as unfinished:
             content(unfinished)
             raise stop
 
@@ -171,7 +171,7 @@ def test_what_is_interrupted_leaves_the_earlier_file_and_nothing_else(stop, tmp_
 def test_what_a_killed_process_left_is_replaced(tmp_path):
     (tmp_path / "unfinished.folder").mkdir()
     (tmp_path / "unfinished.folder" / "half").touch()
-    with written_whole(tmp_path / "folder") as unfinished:
+    with atomic_write(tmp_path / "folder") as unfinished:
         assert not unfinished.exists()
         unfinished.mkdir()
     assert list((tmp_path / "folder").iterdir()) == []
