@@ -106,7 +106,7 @@ class SALSTMTrainerMixin:
         if self.parsed_name.seed is not None:
             if not self.was_initialized:
                 self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here
-            # Anew, as the modules have drawn from the generator: arms of one seed see the same batches where nnU-Net's
+            # Anew, as the modules have drawn from the generator: all methods see the same batches where nnU-Net's
             # augmenter runs in this process (nnUNet_n_proc_DA=0; its worker processes are not seeded).
             seed_everything(self.parsed_name.seed, self.current_epoch, self.local_rank)
             workers = get_allowed_n_proc_DA()

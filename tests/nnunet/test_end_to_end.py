@@ -134,24 +134,24 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
         return done.stdout
 
     assert "finished before" not in compare()
-    arms = ["nnUNetTrainerSALSTMOff_2epochs_1its", "nnUNetTrainerSALSTM_A_2epochs_1its"]
+    methods = ["nnUNetTrainerSALSTMOff_2epochs_1its", "nnUNetTrainerSALSTM_A_2epochs_1its"]
     second = compare()
     assert second.count("finished before") == 2
     report = json.loads((tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.json").read_text())
-    assert list(report["arms"]) == arms
-    assert report["baseline"] == arms[0]
+    assert list(report["methods"]) == methods
+    assert report["baseline"] == methods[0]
     assert report["not_like_for_like"] == []
     assert report["failures"] == []
-    for arm in arms:
+    for method in methods:
         summary = json.loads(
-            (workspace / "results" / DATASET / f"{arm}_seed7__nnUNetPlans__3d_fullres" / "fold_0" / "validation")
+            (workspace / "results" / DATASET / f"{method}_seed7__nnUNetPlans__3d_fullres" / "fold_0" / "validation")
             .joinpath("summary.json")
             .read_text()
         )
-        ours = [values["dice"]["mean"] for values in report["summary"][arm].values()]
+        ours = [values["dice"]["mean"] for values in report["summary"][method].values()]
         assert ours[0] == pytest.approx(summary["foreground_mean"]["Dice"])
-        assert report["cost"][arm]["epoch_seconds"] > 0
-        assert report["cost"][arm]["parameters"] > 10_000
-    ratio = report["cost"][arms[1]]["parameters"] / report["cost"][arms[0]]["parameters"]
+        assert report["cost"][method]["epoch_seconds"] > 0
+        assert report["cost"][method]["parameters"] > 10_000
+    ratio = report["cost"][methods[1]]["parameters"] / report["cost"][methods[0]]["parameters"]
     assert 1 < ratio < 1.5
-    assert arms[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()
+    assert methods[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()
