@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
 from nnunetv2_salstm.converters import phantom
-from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results_json
+from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, run_nnunet
@@ -40,6 +40,7 @@ METHODS = {
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
 DATASET_ID = str(phantom.DATASET_ID)
+FORMAT = 1  # of results.json
 # An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds. What
 # follows says that its checkpoint is written.
 EPOCH = re.compile(
@@ -132,7 +133,7 @@ class _Demo:
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         kind, visible = on_device(device)
-        self.device_option = ["-device", kind]
+        self.device_option = ("-device", kind)
         self.environment |= visible
         self.console = _Console(stages=3 + len(METHODS))
 
@@ -143,8 +144,7 @@ class _Demo:
         for method in METHODS:
             self.train(method)
         self.console.stage(f"Predict and evaluate {self.settings.test_cases} test cases")
-        results = [self.evaluate(method) for method in METHODS]
-        return self.report(results)
+        return self.report([self.evaluate(method) for method in METHODS])
 
     def generate(self) -> None:
         """Writes the raw data set."""
@@ -154,8 +154,7 @@ class _Demo:
             return
         with atomic_write(self.out / "raw") as folder:
             sizes = (settings.training_cases, settings.test_cases, settings.slices, settings.edge)
-            for _ in phantom.write_dataset(folder, settings.seed, *sizes):
-                pass
+            list(phantom.write_dataset(folder, settings.seed, *sizes))
 
     def preprocess(self) -> None:
         """Plans and preprocesses."""
@@ -203,7 +202,7 @@ class _Demo:
         # Augmentation in this process: the methods then see the same batches, and the network keeps two cores busy.
         self.nnunet("nnUNetv2_train", *arguments, environment={"nnUNet_n_proc_DA": "0"}, while_waiting=show_epochs)
 
-    def evaluate(self, method: str) -> MethodResult:
+    def evaluate(self, method: str) -> dict[str, Any]:
         """Predicts the test cases, and returns what nnU-Net says about them."""
         settings, trainer = self.settings, self.settings.trainer(method)
         predictions = self.out / "predictions" / trainer
@@ -226,33 +225,30 @@ class _Demo:
                     *("-djfile", str(self.raw / "dataset.json"), "-pfile", str(predictions / "plans.json")),
                 )
         fold = self.model(trainer) / "fold_0"
-        result = MethodResult.read(
-            method,
-            trainer,
-            json.loads(summary.read_text()),
-            TrainingLog.read(fold),
-            settings.iterations,
-            count_parameters(read_checkpoint(fold / "checkpoint_final.pth")["network_weights"]),
-            phantom.STRUCTURES,
+        result = read_result(
+            json.loads(summary.read_text()), TrainingLog.read(fold), settings.iterations, phantom.STRUCTURES
         )
-        self.console.line(f"{method}: mean Dice {result.mean_dice:.3f}")
-        return result
+        parameters = count_parameters(read_checkpoint(fold / "checkpoint_final.pth")["network_weights"])
+        self.console.line(f"{method}: mean Dice {result['mean_dice']:.3f}")
+        return {"method": method, "trainer": trainer, **result, "parameters": parameters}
 
-    def report(self, results: Sequence[MethodResult]) -> Document:
+    def report(self, results: Sequence[dict[str, Any]]) -> Document:
         """Writes the pictures and the JSON, and returns the document."""
         settings, plan = self.settings, self.plan()
-        pictures = {result.method: self.picture(result) for result in results}
+        pictures = {}
         for result in results:
-            with atomic_write(self.out / f"overlay_{result.trainer}.png") as file:
-                file.write_bytes(pictures[result.method])
-        versions, hardware = package_versions(), describe_hardware(self.device)
-        values = results_json(results, settings=asdict(settings), plan=plan, versions=versions, hardware=hardware)
+            result["parameters_ratio"] = result["parameters"] / results[0]["parameters"]
+            pictures[result["method"]] = self.picture(result["method"], result["trainer"])
+            with atomic_write(self.out / f"overlay_{result['trainer']}.png") as file:
+                file.write_bytes(pictures[result["method"]])
+        about = {"versions": package_versions(), "hardware": describe_hardware(self.device)}
+        values = {"format": FORMAT, "results": results, "settings": asdict(settings), "plan": plan, **about}
         with atomic_write(self.out / "results.json") as file:
             file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
         return demo_document(
             results_frame(results),
             pictures,
-            {result.method: result.trainer for result in results},
+            {result["method"]: result["trainer"] for result in results},
             test_cases=settings.test_cases,
             epochs=settings.epochs,
             iterations=settings.iterations,
@@ -263,28 +259,22 @@ class _Demo:
                 "prediction": f"{'with' if settings.mirroring else 'without'} mirroring",
             },
             command=shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
-            versions={**hardware, **versions},
+            versions={**about["hardware"], **about["versions"]},
         )
 
-    def picture(self, result: MethodResult) -> bytes:
+    def picture(self, method: str, trainer: str) -> bytes:
         """Returns the overlay of the first of the test cases with the most slices."""
-        files = sorted((self.raw / "labelsTs").iterdir())
-        case = max(files, key=lambda file: sitk.ReadImage(str(file)).GetDepth()).name.removesuffix(".nii.gz")
-        image, reference, prediction = (
-            sitk.ReadImage(str(file))
-            for file in (
-                self.raw / "imagesTs" / f"{case}_0000.nii.gz",
-                self.raw / "labelsTs" / f"{case}.nii.gz",
-                self.out / "predictions" / result.trainer / f"{case}.nii.gz",
-            )
-        )
+        references = {file.name: sitk.ReadImage(str(file)) for file in sorted((self.raw / "labelsTs").iterdir())}
+        case = max(references, key=lambda name: references[name].GetDepth()).removesuffix(".nii.gz")
+        image = sitk.ReadImage(str(self.raw / "imagesTs" / f"{case}_0000.nii.gz"))
+        prediction = sitk.ReadImage(str(self.out / "predictions" / trainer / f"{case}.nii.gz"))
         return draw_prediction(
             sitk.GetArrayFromImage(image),
-            sitk.GetArrayFromImage(reference),
+            sitk.GetArrayFromImage(references[f"{case}.nii.gz"]),
             sitk.GetArrayFromImage(prediction),
             phantom.STRUCTURES,
             image.GetSpacing()[1::-1],
-            f"{result.method}, {case}",
+            f"{method}, {case}",
         )
 
     def plan(self) -> dict[str, Any]:
@@ -306,8 +296,6 @@ class _Demo:
     def nnunet(
         self, name: str, *arguments: str, environment: dict[str, str] | None = None, while_waiting: Any = None
     ) -> None:
-        """Runs a command of nnU-Net."""
-
         def wait() -> None:
             if while_waiting:
                 while_waiting()
@@ -318,11 +306,7 @@ class _Demo:
 
 
 class _Console:
-    """What is shown while the demo runs.
-
-    Args:
-        stages: how many stages there will be.
-    """
+    """What is shown while the demo runs: its stages, of which there will be so many, and what happens in them."""
 
     def __init__(self, stages: int):
         self.stages = stages
@@ -330,13 +314,11 @@ class _Console:
         self._stage_start = self._last_line = time.monotonic()
 
     def stage(self, title: str) -> None:
-        """Announces the next stage."""
         self._stage += 1
         self._stage_start = time.monotonic()
         self._print(f"[{self._stage}/{self.stages}] {title}")
 
     def line(self, text: str) -> None:
-        """Prints a line of the stage."""
         self._print(f"      {text}")
 
     def show_life(self) -> None:

@@ -6,16 +6,12 @@ trainers --path                  the folder for nnUNet_extTrainer, where the ins
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, SUFFIXES
 from nnunetv2_salstm_autoload import trainers_folder
-
-if TYPE_CHECKING:
-    from nnunetv2_salstm.host.trainer_sizes import TrainerSize
 
 STOCK = next(name for name, salstm in METHODS.items() if salstm is None)
 
@@ -50,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"For example: nnUNetv2_train DATASET 3d_fullres 0 -tr {next(iter(METHODS))}_skips_50epochs_seed1")
     if arguments.dataset is not None:
         from nnunetv2_salstm.host.configurations import plans_of_dataset
-        from nnunetv2_salstm.host.trainer_sizes import trainer_sizes
+        from nnunetv2_salstm.host.memory import trainer_sizes
 
         (plan,) = plans_of_dataset(arguments.dataset, arguments.plans, [arguments.configuration])
         print(f"\nOn {plan.name}, plans {arguments.plans}; memory for training as nnU-Net estimates it:\n")
@@ -64,17 +60,18 @@ def _folder() -> str:
     return folder
 
 
-def _table(sizes: Sequence["TrainerSize"]) -> str:
+def _table(sizes: Mapping[str, tuple[int, float]]) -> str:
     import pandas
 
     from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
-    (stock,) = (size for size in sizes if size.trainer == STOCK)
+    parameters, memory = map(pandas.Series, zip(*sizes.values(), strict=True))
+    stock = list(sizes).index(STOCK)
     frame = pandas.DataFrame({
-        "trainer": [size.trainer for size in sizes],
-        "parameters (M)": [size.parameters / 1e6 for size in sizes],
-        "x stock": [size.parameters / stock.parameters for size in sizes],
-        "memory (GB)": [size.gigabytes for size in sizes],
-        "memory x stock": [size.gigabytes / stock.gigabytes for size in sizes],
+        "trainer": list(sizes),
+        "parameters (M)": parameters / 1e6,
+        "x stock": parameters / parameters[stock],
+        "memory (GB)": memory,
+        "memory x stock": memory / memory[stock],
     })  # fmt: skip
     return markdown_table(Table(frame, formats=dict.fromkeys(frame.columns[1:], ".2f")))

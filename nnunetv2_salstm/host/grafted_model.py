@@ -41,28 +41,13 @@ class GraftedCheckpoint:
     keeps_momentum: bool
 
 
-@dataclass(frozen=True)
-class GraftedModel:
-    """A results folder that was made of another.
-
-    Attributes:
-        folder: nnU-Net's, of the trainer, plans and configuration.
-        trainer, plans_name, configuration, dataset: what it belongs to.
-        own_plans: training needs plans that the stock training did not have.
-        checkpoints: in it, those of the first fold first.
-    """
-
-    folder: Path
-    trainer: str
-    plans_name: str
-    configuration: str
-    dataset: str
-    own_plans: bool
-    checkpoints: list[GraftedCheckpoint]
-
-
-def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -> GraftedModel:
+def graft_model(
+    source: Path, output: Path, trainer: str, config: Path | None
+) -> tuple[Path, bool, list[GraftedCheckpoint]]:
     """Writes the results folder of an SA-LSTM trainer that predicts what a stock model does.
+
+    Returns the folder, whether training needs plans that the stock training did not have, and the checkpoints, those of
+    the first fold first.
 
     Args:
         source: a checkpoint or results folder of the stock model.
@@ -73,7 +58,11 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
     Raises:
         SalstmError: if there is nothing to graft on, or the result cannot be written.
     """
-    _require_trainer(trainer)
+    try:
+        TrainerName.parse(trainer)
+    except ValueError:
+        if find_trainer(trainer) is None:
+            raise SalstmError(f"-tr must be {NAME_RULE}; or one that nnU-Net finds; got {trainer!r}") from None
     files = find_checkpoints(source)
     first = _read(files[0])["init_args"]
     configuration = first["configuration"]
@@ -92,9 +81,7 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
             grafted = [_graft_file(file, graft, plans, folder) for file in files]
     except OSError as error:
         raise SalstmError(f"cannot write to -o {output}: {error.strerror or error}") from None
-    plans_name = plans["plans_name"]
-    own_plans = plans_name != first["plans"]["plans_name"]
-    return GraftedModel(model, trainer, plans_name, configuration, plans["dataset_name"], own_plans, grafted)
+    return model, plans["plans_name"] != first["plans"]["plans_name"], grafted
 
 
 def find_checkpoints(source: Path) -> list[Path]:
@@ -117,14 +104,6 @@ def find_checkpoints(source: Path) -> list[Path]:
             f"has them in fold_0/{FINAL} and its like"
         )
     return files
-
-
-def _require_trainer(name: str) -> None:
-    try:
-        TrainerName.parse(name)
-    except ValueError:
-        if find_trainer(name) is None:
-            raise SalstmError(f"-tr must be {NAME_RULE}; or one that nnU-Net finds; got {name!r}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:
