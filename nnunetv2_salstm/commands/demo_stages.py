@@ -19,8 +19,8 @@ from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, run_nnunet
-from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import atomic_write
+from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.versions import (
     describe_hardware,
     package_versions,
@@ -29,7 +29,6 @@ from nnunetv2_salstm.host.versions import (
 )
 from nnunetv2_salstm.reporting.demo import demo_document, draw_prediction
 from nnunetv2_salstm.reporting.document import Document, to_html, to_markdown, to_terminal
-from nnunetv2_salstm_autoload import trainers_folder
 
 # Networks by the name that the table gives them, and the trainers that make them.
 METHODS = {
@@ -98,15 +97,14 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
     """
     require_device(device)
     require_nnunet_with_trainers_by_name()
-    if trainers_folder() is None:
-        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
+    demo = _Demo(out, settings, device)
     claim_folder(
         out, {**asdict(settings), "device": device, "nnunetv2_salstm": version("nnunetv2-salstm")}, settings.disk
     )
     print(f"Everything goes to {out}, nnU-Net's own output to nnunet.log there.")
     print("Ctrl-C stops; the same command then goes on where it was.", flush=True)
     with explained(out):
-        document = _Demo(out, settings, device).run()
+        document = demo.run()
         for name, render in (("results.md", to_markdown), ("results.html", to_html)):
             with atomic_write(out / name) as file:
                 file.write_text(render(document))
@@ -124,7 +122,7 @@ class _Demo:
             "nnUNet_raw": str(out / "raw"),
             "nnUNet_preprocessed": str(out / "preprocessed"),
             "nnUNet_results": str(out / "results"),
-            "nnUNet_extTrainer": str(trainers_folder()),
+            "nnUNet_extTrainer": our_folder(),
             "nnUNet_wandb_enabled": "0",
             # Compiling takes longer than this training.
             "nnUNet_compile": "f",
@@ -241,8 +239,9 @@ class _Demo:
             pictures[result["method"]] = self.picture(result["method"], result["trainer"])
             with atomic_write(self.out / f"overlay_{result['trainer']}.png") as file:
                 file.write_bytes(pictures[result["method"]])
-        about = {"versions": package_versions(), "hardware": describe_hardware(self.device)}
-        values = {"format": FORMAT, "results": results, "settings": asdict(settings), "plan": plan, **about}
+        versions, hardware = package_versions(), describe_hardware(self.device)
+        about = {"settings": asdict(settings), "plan": plan, "versions": versions, "hardware": hardware}
+        values = {"format": FORMAT, "results": results, **about}
         with atomic_write(self.out / "results.json") as file:
             file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
         return demo_document(
@@ -259,7 +258,7 @@ class _Demo:
                 "prediction": f"{'with' if settings.mirroring else 'without'} mirroring",
             },
             command=shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
-            versions={**about["hardware"], **about["versions"]},
+            versions={**hardware, **versions},
         )
 
     def picture(self, method: str, trainer: str) -> bytes:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, SUFFIXES
-from nnunetv2_salstm_autoload import trainers_folder
 
 STOCK = next(name for name, salstm in METHODS.items() if salstm is None)
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: if the installation lacks the folder, or the data set, its plans or the configuration are missing.
     """
     if arguments.path:
-        print(_folder())
+        print(our_folder())
         return
     if (arguments.dataset is None) != (arguments.configuration is None):
         raise SalstmError("-d and -c go together: give for example -d 27 -c 3d_fullres, or neither")
@@ -51,13 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
         (plan,) = plans_of_dataset(arguments.dataset, arguments.plans, [arguments.configuration])
         print(f"\nOn {plan.name}, plans {arguments.plans}; memory for training as nnU-Net estimates it:\n")
         print(_table(trainer_sizes(plan)))
-
-
-def _folder() -> str:
-    folder = trainers_folder()
-    if folder is None:
-        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
-    return folder
 
 
 def _table(sizes: Mapping[str, tuple[int, float]]) -> str:

@@ -111,6 +111,7 @@ class TestReport:
         assert (first.subject, failed.subject, after.subject) == ("first half", "check_luck", "next")
         assert failed.todo == "report that check_luck failed with ZeroDivisionError: no luck"
 
+    @pytest.mark.nightly
     def test_this_installation(self, tmp_path):
         for variable in FOLDERS:
             (tmp_path / variable.removeprefix("nnUNet_")).mkdir()

@@ -96,7 +96,7 @@ def test_train_kill_resume_validate_predict(workspace, tmp_path):
         ("nnUNetTrainerSALSTMOff_2epochs_1its", "2d"),
     ],
 )
-def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
+def test_every_method_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
     if not (workspace / "preprocessed" / DATASET / f"nnUNetPlans_{configuration}").is_dir():
         nnunet("nnUNetv2_preprocess", "-d", 998, "-c", configuration, "-np", 1)
     train = f"nnUNetv2_train 998 {configuration} 0 -tr {trainer} -device cpu"
