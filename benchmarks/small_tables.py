@@ -80,8 +80,9 @@ def tables(groups: dict[tuple[str, int], Group]) -> str:
 
 def _results(methods: Group) -> str:
     rows = []
+    seeds = sorted({seed for runs in methods.values() for seed in runs})
     for method, runs in _ordered(methods):
-        scores = [f"{runs[seed]['dice']:.3f}" for seed in sorted(runs)]
+        scores = [f"{runs[seed]['dice']:.3f}" if seed in runs else "-" for seed in seeds]
         difference = better = "" if method == "stock" else "-"
         removed = [100 * run["removed"]["all"] for run in runs.values() if run["removed"]]
         if method != "stock" and (pairs := _pairs(runs, methods.get("stock", {}))):
@@ -89,9 +90,18 @@ def _results(methods: Group) -> str:
             by_case = _by_case(pairs)
             better = f"{sum(d > 1 for d in by_case)} / {sum(d < -1 for d in by_case)}"
         mean = np.mean([run["dice"] for run in runs.values()])
-        without = f"{np.mean(removed):+.1f} ({min(removed):+.1f} to {max(removed):+.1f})" if removed else ""
+        without = _points(np.mean(removed)) if removed else ""
+        if len(removed) > 1:
+            without += f" ({_points(min(removed))} to {_points(max(removed))})"
         rows.append([method, f"{mean:.3f}", ", ".join(scores), difference, better, without])
-    heads = ["method", "Dice", "by seed", "minus stock, points [95 %]", "cases better / worse", "blocks off, points"]
+    heads = [
+        "method",
+        "Dice",
+        f"with seeds {', '.join(map(str, seeds))}",
+        "minus stock, points [95 %]",
+        "cases better / worse",
+        "blocks off, points",
+    ]
     return _table(heads, rows)
 
 
@@ -136,7 +146,7 @@ def _blocks(methods: Group) -> str:
         ]
         share = ", ".join(f"{100 * value:.0f} %" for value in found["share"])
         ranks = (", ".join(f"{value:.1f}" for value in found[name]) for name in ("rank_a", "rank_v", "rank_y"))
-        rows.append([method, share, ", ".join(f"{value:+.1f}" for value in off), *ranks])
+        rows.append([method, share, ", ".join(map(_points, off)), *ranks])
     heads = ["method", "share of the skip", "one stage off, points", "rank of A", "rank of V", "rank of Y"]
     return _table(heads, rows)
 
@@ -166,9 +176,13 @@ def _with_interval(differences: list[float], level: float) -> str:
     """Returns the mean with its Student interval, or alone where there is one difference."""
     mean, number = float(np.mean(differences)), len(differences)
     if number < 2:
-        return f"{mean:+.1f}"
+        return _points(mean)
     half = student.ppf((1 + level) / 2, number - 1) * np.std(differences, ddof=1) / math.sqrt(number)
-    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+    return f"{_points(mean)} [{_points(mean - half)}, {_points(mean + half)}]"
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 import nnunetv2_salstm_autoload
 from nnunetv2_salstm.config import FRAMES, SALSTMConfig
 from nnunetv2_salstm.host.augmentation import synchronise_frames
-from nnunetv2_salstm.host.checkpoints import CheckpointError, DamagedCheckpoint, RefusedCheckpoint, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import (
+    CheckpointError,
+    DamagedCheckpoint,
+    RefusedCheckpoint,
+    read_checkpoint,
+    write_failed,
+)
 from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.trainer_names import NAME, TrainerName
@@ -145,8 +150,7 @@ class SALSTMTrainerMixin:
             super().save_checkpoint(str(unfinished))  # type: ignore[misc]
             unfinished.replace(filename)
         except (OSError, RuntimeError) as error:
-            # Torch's writer raises the latter, as do allocations on a device, of which the disk knows nothing.
-            if isinstance(error, RuntimeError) and not re.search("inline_container|Parent directory", str(error)):
+            if not write_failed(error):
                 raise
             free = shutil.disk_usage(unfinished.parent).free
             raise OSError(

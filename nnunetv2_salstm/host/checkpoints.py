@@ -68,6 +68,14 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def write_failed(error: Exception) -> bool:
+    """Returns whether an error is that a file could not be written, which torch's writer says with a RuntimeError.
+
+    Other RuntimeErrors have other causes, such as a device without memory.
+    """
+    return isinstance(error, OSError) or bool(re.search("inline_container|Parent directory", str(error)))
+
+
 def damage_of(file: Path) -> str | None:
     """Returns what proves that nothing can read a checkpoint, None if there is no proof.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2_salstm.host.checkpoints import read_checkpoint
+from nnunetv2_salstm.host.checkpoints import read_checkpoint, write_failed
 from nnunetv2_salstm.host.config_file import read_config
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import atomic_write
@@ -79,8 +79,10 @@ def graft_model(
             for fingerprint in files[0].parents[1].glob("dataset_fingerprint.json"):
                 shutil.copy(fingerprint, folder)
             grafted = [_graft_file(file, graft, plans, folder) for file in files]
-    except OSError as error:
-        raise SalstmError(f"cannot write to -o {output}: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:
+        if not write_failed(error):
+            raise
+        raise SalstmError(f"cannot write to -o {output}: {getattr(error, 'strerror', None) or error}") from None
     return model, plans["plans_name"] != first["plans"]["plans_name"], grafted
 
 

@@ -3,7 +3,9 @@
 import copy
 import json
 import re
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
@@ -289,6 +291,21 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
     assert graft(file, "-o", tmp_path / "out", *words) == 0
     again = torch.load(result, weights_only=False)["init_args"]["plans"]
     assert architecture_of(again, "2d")["arch_kwargs"]["salstm"] == salstm
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(model, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        assert graft(model, "-o", tmp_path / "out") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    error = capsys.readouterr().err
+    assert f"cannot write to -o {tmp_path / 'out'}: " in error
+    assert error.count("\n") == 1
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
 def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, capsys):
