@@ -20,7 +20,7 @@ from nnunetv2_salstm.commands.options import add_option, positive
 from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
 from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset, presets
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.presets import PRESETS
 from nnunetv2_salstm.host.trainer_names import NAME_RULE
 
@@ -169,5 +169,5 @@ def _write(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
 
     for file, render in ((arguments.json, benchmark.to_json), (arguments.html, lambda: to_html(_document(benchmark)))):
         if file is not None:
-            with written_whole(file) as unfinished:
+            with atomic_write(file) as unfinished:
                 unfinished.write_text(render())

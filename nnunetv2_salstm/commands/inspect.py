@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.inspection import ModelFindings
@@ -157,7 +157,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         try:
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
-            folder = stack.enter_context(written_whole(out.absolute()))
+            folder = stack.enter_context(atomic_write(out.absolute()))
             folder.mkdir()
         except OSError as error:
             raise _cannot_write(out, error) from error

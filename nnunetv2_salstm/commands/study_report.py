@@ -18,7 +18,7 @@ from nnunetv2_salstm.evaluation.study import (
 )
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import require_writable, written_whole
+from nnunetv2_salstm.host.files import atomic_write, require_writable
 from nnunetv2_salstm.host.trainer_names import split_seed
 from nnunetv2_salstm.reporting.document import to_html, to_terminal
 from nnunetv2_salstm.reporting.study import StudyReport, study_document
@@ -54,7 +54,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     print(to_terminal(document))
     # The one that tells that the report is there comes last.
     for kind, text in (("html", to_html(document)), ("json", json.dumps(values, indent=1, allow_nan=False) + "\n")):
-        with written_whole(files[kind]) as unfinished:
+        with atomic_write(files[kind]) as unfinished:
             unfinished.write_text(text)
         print(f"Written: {files[kind]}")
     if missing:

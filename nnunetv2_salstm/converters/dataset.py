@@ -18,7 +18,7 @@ from nnunetv2_salstm.converters.splits import Splits
 from nnunetv2_salstm.converters.volumes import write_volume
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.frames import with_neighbours
 from nnunetv2_salstm.host.images import BadFile, Geometry, read_picture, read_volume, same_geometry
 
@@ -112,7 +112,7 @@ class Target:
             file = self.folder / name
             if file.exists() and _holds(file, array, geometry):
                 continue
-            with written_whole(file) as unfinished:
+            with atomic_write(file) as unfinished:
                 if geometry is None:
                     write_picture(array, unfinished)
                 else:
@@ -148,7 +148,7 @@ class Target:
                     file.unlink()
         if splits.folds:
             self._write_json("splits_final.json", splits.folds)
-            with written_whole(self.splits_file) as unfinished:
+            with atomic_write(self.splits_file) as unfinished:
                 unfinished.write_text(_to_json(splits.folds))
         else:
             self.splits_file.unlink(missing_ok=True)
@@ -181,7 +181,7 @@ class Target:
         return found if isinstance(found, dict) else {}
 
     def _write_json(self, name: str, value: Any) -> None:
-        with written_whole(self.folder / name) as unfinished:
+        with atomic_write(self.folder / name) as unfinished:
             unfinished.write_text(_to_json(value))
 
 

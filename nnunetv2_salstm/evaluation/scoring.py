@@ -14,7 +14,7 @@ from typing import Any
 
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import fingerprint, written_whole
+from nnunetv2_salstm.host.files import atomic_write, fingerprint
 from nnunetv2_salstm.host.images import BadFile, in_place, read_label_map, require_labels
 
 # What is cached is another when the rules of scoring change.
@@ -167,7 +167,7 @@ class _Cache:
         """Writes what is new; says so where the folder cannot be written."""
         try:
             for file in sorted(self.changed):
-                with written_whole(file) as unfinished:
+                with atomic_write(file) as unfinished:
                     unfinished.write_text(json.dumps(self.files[file]))
         except OSError as error:
             print(f"The scores could not be kept for the next time: {error}")

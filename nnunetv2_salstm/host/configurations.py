@@ -9,7 +9,6 @@ from nnunetv2_salstm.host.datasets import find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
-from nnunetv2_salstm.plans import NoNetwork, resolve
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,9 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     Raises:
         SalstmError: if the file is missing or holds no plans, or lacks a configuration; lists those it has.
     """
+    # Here, as it imports torch, which the command's --help need not wait for.
+    from nnunetv2_salstm.plans import NoNetwork, resolve
+
     plans = read_json(file, "plans")
     known = plans.get("configurations")
     if not isinstance(known, dict):
