@@ -208,7 +208,7 @@ def test_unchanged_files_are_not_scored_again(folders, monkeypatch):
     monkeypatch.setattr(Scoring, "read_and_score", lambda self, case: scored.append(case.name) or original(self, case))
     _, before = trainers(folders, VANILLA, SALSTM)
     assert not scored
-    write(segmentation(2), model_of(folders, SALSTM) / "fold_0" / "validation" / "p2_b.nii.gz")
+    write(segmentation(-2), model_of(folders, SALSTM) / "fold_0" / "validation" / "p2_b.nii.gz")
     _, after = trainers(folders, VANILLA, SALSTM)
     assert scored == ["p2_b"]
     assert after["summary"] != before["summary"]
