@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.examples import Example
     from nnunetv2_salstm.evaluation.metrics import Labels
     from nnunetv2_salstm.evaluation.results import Endpoint
-    from nnunetv2_salstm.evaluation.runs import Method, Run
+    from nnunetv2_salstm.evaluation.runs import Run
     from nnunetv2_salstm.reporting import comparison as shown
     from nnunetv2_salstm.reporting.document import Figure
 
@@ -208,7 +208,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
     return _Task("", runs, arguments.reference, dataset_json, None, images)
 
 
-def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, list[Method], list[Example]]":
+def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, dict[str, list[Run]], list[Example]]":
     from importlib.metadata import version
 
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -240,7 +240,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
     methods = methods_of(task.runs)
     if len(methods) < 2:
-        raise SalstmError(f"all runs are of {methods[0].name}; name another trainer to compare with")
+        raise SalstmError(f"all runs are of {next(iter(methods))}; name another trainer to compare with")
     unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
     cost = cost_of(methods, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
@@ -250,7 +250,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     scored = [case for case in found if case.name not in failed]
     if not scored:
         raise SalstmError(f"no case could be scored: {next(iter(failures.values()))}")
-    method_of = {run.name: (method.name, run.seed) for method in methods for run in method.runs}
+    method_of = {run.name: (method, run.seed) for method, runs in methods.items() for run in runs}
     rows = (
         ScoredCase(*method_of[case.run], "" if case.fold is None else str(case.fold), case.name, scores[case])
         for case in scored
@@ -258,16 +258,10 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     table = results_table(rows, groups, metrics)
     of_fold = Counter(case.fold for case in found if case.run == task.runs[0].name)
     overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending)))
-    first = split_seed(methods[0].name)[0]
-    same = [m.name for m in methods[1:] if are_one_method(split_seed(m.name)[0], first)]
-    results = Results(
-        table,
-        [method.name for method in methods],
-        list(labels.values),
-        metrics,
-        same,
-        FIVE_FOLDS if overlap is None else overlap,
-    )
+    first, *rest = methods
+    same = [method for method in rest if are_one_method(split_seed(method)[0], split_seed(first)[0])]
+    overlap = FIVE_FOLDS if overlap is None else overlap
+    results = Results(table, list(methods), list(labels.values), metrics, same, overlap)
     baseline, *others = results.short.values()
     inputs = {
         "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
@@ -285,26 +279,28 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     comparison = Comparison(
         f"{task.place}{', '.join(others)} against {baseline}",
         inputs,
-        {method.name: [run.name for run in method.runs] for method in methods},
+        {method: [run.name for run in runs] for method, runs in methods.items()},
         results,
         endpoint,
         unlike,
         cost,
         list(failures.values()),
         {**package_versions(), **{name: version(name) for name in packages}},
-        runs_table(methods),
+        runs_table(run for runs in methods.values() for run in runs),
         subgroups,
         published,
     )
     examples: list[Example] = []
     if arguments.html is not None and "dice" in metrics:
         files = {(case.run, case.name): case for case in found}
-        first_runs = {method.name: method.runs[0].name for method in methods}
+        first_runs = {method: runs[0].name for method, runs in methods.items()}
         examples = find_examples(results, first_runs, files, task.images, scoring)
     return comparison, methods, examples
 
 
-def _shown(comparison: "Comparison", methods: "Sequence[Method]", examples: "Sequence[Example]") -> "shown.Comparison":
+def _shown(
+    comparison: "Comparison", methods: "dict[str, list[Run]]", examples: "Sequence[Example]"
+) -> "shown.Comparison":
     """Hands the numbers of a comparison to its report."""
     from nnunetv2_salstm.evaluation.metrics import METRICS as KNOWN
     from nnunetv2_salstm.evaluation.runs import curves_table
@@ -358,15 +354,15 @@ def _picture(example: "Example", name: str, baseline: str) -> "Figure":
 
 def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Returns the metrics that are scored, and a sentence on those that MONAI would have to be there for."""
-    named = set(arguments.metrics or METRICS) | {arguments.primary.partition(":")[0]} & set(METRICS)
+    asked = {*(arguments.metrics or ()), arguments.primary.partition(":")[0]}
+    wanted = [name for name in METRICS if name in asked or not arguments.metrics]
     if importlib.util.find_spec("monai") is not None:
-        return [name for name in METRICS if name in named], []
-    if arguments.metrics is None and arguments.primary.partition(":")[0] not in SURFACE:
-        sentence = f"HD95 and surface Dice are left out, as they are MONAI's, which is not installed: {MONAI}"
-        return [name for name in METRICS if name in named and name not in SURFACE], [sentence]
-    if named & set(SURFACE):
+        return wanted, []
+    if not asked.isdisjoint(SURFACE):
         raise SalstmError(f"the surface metrics {' and '.join(SURFACE)} are MONAI's; install it with: {MONAI}")
-    return [name for name in METRICS if name in named], []
+    left = [name for name in wanted if name not in SURFACE]
+    sentence = f"HD95 and surface Dice are left out, as they are MONAI's, which is not installed: {MONAI}"
+    return left, [sentence] if left != wanted else []
 
 
 def _endpoint(arguments: argparse.Namespace, labels: "Labels", metrics: Sequence[str]) -> "Endpoint":

@@ -279,4 +279,5 @@ def wide_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def finite(values: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows whose value is neither infinite nor undefined."""
-    return values.loc[np.isfinite(values["value"])]
+    found: pd.DataFrame = values[np.isfinite(values["value"])]
+    return found

@@ -288,7 +288,7 @@ def _plain(frame: pandas.DataFrame, metric: Metric, text_columns: int = 1) -> li
     for name in shown.columns.intersection(list(texts)):
         shown[name] = frame[name].map(texts[name])
     if "low" in frame:
-        shown.insert(shown.columns.get_loc("difference") + 1, "95 % interval", metric.intervals(frame))
+        shown.insert(list(shown.columns).index("difference") + 1, "95 % interval", metric.intervals(frame))
     return [Table(shown.rename(columns={"p_holm": "p (Holm)"}), text_columns=text_columns)]
 
 
