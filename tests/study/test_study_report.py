@@ -122,11 +122,11 @@ class MadeUp:
         """Runs the command; returns its status, what it printed, its error, and report.json's values."""
         status = cli.main(["study", str(self.file), "--report"])
         captured = capsys.readouterr()
-        file = Path(f"{self.of(Report)[0].output}.json")
+        file = Path(f"{self.of(Report)[0].report}.json")
         return status, captured.out, captured.err, json.loads(file.read_text()) if file.is_file() else None
 
     def page(self):
-        return Path(f"{self.of(Report)[0].output}.html").read_text()
+        return Path(f"{self.of(Report)[0].report}.html").read_text()
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_the_report_is_the_last_job_and_made_again_when_anything_changes(made_up
     assert "there is no report at" in job.missing()
     made_up.report(capsys)
     assert job.missing() is None
-    output = Path(f"{job.output}.json")
+    output = Path(f"{job.report}.json")
     newer = Path(f"{job.comparisons[1].report}.json")
     os.utime(newer, (0, output.stat().st_mtime + 10))
     assert re.search(r"report\.(json|html) is older than", job.missing())
@@ -291,7 +291,7 @@ def test_a_study_of_one_trainer_compares_nothing(made_up, capsys):
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(made_up, capsys):
-    (made_up.of(Report)[0].output.parent / "report.html").mkdir()  # in its way
+    (made_up.of(Report)[0].report.parent / "report.html").mkdir()  # in its way
     status, printed, error, _ = made_up.report(capsys)
     assert (status, printed, error.count("\n")) == (1, "", 1)
     assert "report.html" in error
@@ -299,7 +299,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(made_up, capsys):
 
 def test_the_page_is_whole_and_the_same_for_the_same_files(made_up, capsys):
     made_up.report(capsys)
-    page, folder = made_up.page(), made_up.of(Report)[0].output.parent
+    page, folder = made_up.page(), made_up.of(Report)[0].report.parent
     links = re.findall(r'<a href="([^"]+)"', page)
     assert [(folder / link).read_text() for link in links] == ["the comparison's own page"] * 2
     assert escape(made_up.file.read_text()) in page
