@@ -192,10 +192,8 @@ class _Reader:
         for key in needed:
             if key not in values:
                 raise self.fail(key, f"the key {key} is missing; a study needs {', '.join(needed)}")
-        read: dict[str, Any] = {
-            key: self.list_of(values[key], key, *_LISTS[key]) for key in _LISTS.keys() & values.keys()
-        }
-        read |= {key: self.value(values, key) for key in _RULES.keys() & values.keys()}
+        read: dict[str, Any] = {k: self.list_of(value, k, *_LISTS[k]) for k, value in values.items() if k in _LISTS}
+        read |= {key: self.value(values, key) for key in values if key in _RULES}
         read["datasets"] = tuple(map(str, read["datasets"]))
         read["trainers"] = self.trainers(values["trainers"])
         read["resources"] = self.resources(values.get("resources", {}), values.get("device", "cuda"))

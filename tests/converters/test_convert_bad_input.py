@@ -244,7 +244,7 @@ STRUCTURAL += [
     (
         "synapse",
         lambda root: (root / BTCV_LABEL.removesuffix(".gz")).write_bytes(b"another"),
-        "label0005.nii: case0005 must be there once, got 2; remove all but one",
+        "label0005.nii.gz: case0005 must be there once, got 2; remove all but one",
         "case0005",
     ),
     (
