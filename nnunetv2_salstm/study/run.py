@@ -40,7 +40,8 @@ def run_job(job: Job, wait: bool) -> int:
     except Held as error:
         print(f"{job.name} is already run by {error}; run the study again when it has ended", file=sys.stderr)
         return 1
-    except SalstmError as error:
+    except (SalstmError, FileNotFoundError) as error:
+        # Also a command that is not in this environment.
         print(f"{job.name}: {error}", file=sys.stderr)
         return 1
 

@@ -85,6 +85,14 @@ def test_a_command_that_ends_well_without_its_outputs_is_a_failure(toys, jobs, c
     assert f"there is no {training.checkpoint}" in capfd.readouterr().err
 
 
+def test_a_command_that_is_not_there_is_said(toys, jobs, capfd, monkeypatch):
+    (toys.python.parent / "nnUNetv2_train").unlink()
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert run_job(jobs[1], wait=False) == 1
+    error = capfd.readouterr().err
+    assert (error.count("\n"), "nnUNetv2_train" in error, "Traceback" in error) == (1, True, False)
+
+
 def test_who_is_at_a_job_is_said_and_others_wait_or_fail(toys, jobs, capfd):
     training = jobs[1]
     with training.record.held(wait=False):

@@ -26,6 +26,14 @@ if any("nnUNetv2_train" in word for word in sys.orig_argv):
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
     nnUNetTrainer.__init__ = short
 """
+# A console script of an installed package; the path of Python has blanks.
+COMMAND = """#!/bin/sh
+exec "{python}" -c "
+from importlib.metadata import entry_points
+(script,) = entry_points(group='console_scripts', name='{name}')
+script.load()()
+" "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +42,11 @@ def environment(tmp_path_factory) -> Environment:
     # With an index, unlike the other environments.
     subprocess.run([found.python, "-m", "pip", "install", "--quiet", "--no-deps", "segforge"], check=True)
     (found.site_packages / "sitecustomize.py").write_text(SHORT)
+    # Its packages are those of the running environment, whose commands start another Python.
+    for name in ("nnUNetv2_preprocess", "nnUNetv2_train"):
+        command = found.python.with_name(name)
+        command.write_text(COMMAND.format(python=found.python, name=name))
+        command.chmod(0o755)
     return found
 
 
