@@ -93,14 +93,15 @@ class Target:
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Makes the folder one of a conversion with these settings; an earlier one with others is removed first."""
-        if self.folder.exists() and not self._is_begun(settings):
+        if self._is_begun(settings):
+            return
+        if self.folder.exists():
             # Nobody may take what is half removed for a dataset, or for one that can be gone on with.
-            self._write_json(BEGUN, {"converted_by": MADE_BY, "removed": True})
+            _write_json(self.folder / BEGUN, {"converted_by": MADE_BY, "removed": True})
             for path in self.folder.iterdir():
                 if path.name != BEGUN:
                     _remove(path)
-        if not self._is_begun(settings):
-            self._write_json(BEGUN, settings)
+        _write_json(self.folder / BEGUN, settings)
 
     def write_case(self, files: Mapping[str, NDArray], geometry: Geometry | None) -> None:
         """Writes the files of a case, unless they are there and hold the same: their source may have changed since.
@@ -147,12 +148,11 @@ class Target:
                 if f"{part}/{file.name}" not in files:
                     file.unlink()
         if splits.folds:
-            self._write_json("splits_final.json", splits.folds)
-            with atomic_write(self.splits_file) as unfinished:
-                unfinished.write_text(_to_json(splits.folds))
+            for file in (self.folder / "splits_final.json", self.splits_file):
+                _write_json(file, splits.folds)
         else:
             self.splits_file.unlink(missing_ok=True)
-        self._write_json("dataset.json", describe(collection, self.folder.name, training))
+        _write_json(self.folder / "dataset.json", describe(collection, self.folder.name, training))
         (self.folder / BEGUN).unlink()
 
     def _is_empty(self) -> bool:
@@ -179,10 +179,6 @@ class Target:
     def _read(self, name: str) -> dict[str, Any]:
         found = _read_json(self.folder / name)
         return found if isinstance(found, dict) else {}
-
-    def _write_json(self, name: str, value: Any) -> None:
-        with atomic_write(self.folder / name) as unfinished:
-            unfinished.write_text(_to_json(value))
 
 
 def files_of(case: Case, content: Content, ending: str) -> dict[str, NDArray]:
@@ -229,8 +225,9 @@ def _read_json(file: Path) -> Any:
         return None
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
+def _write_json(file: Path, value: Any) -> None:
+    with atomic_write(file) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _remove(path: Path) -> None:

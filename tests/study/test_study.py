@@ -21,8 +21,6 @@ from nnunetv2_salstm.study.jobs import Preprocess, Train, jobs_of, unfinished
 from nnunetv2_salstm.study.schema import read_study
 from nnunetv2_salstm.study.status import status_of
 
-# A warning of nnU-Net's own imports.
-
 STUDIES = ROOT / "examples" / "studies"
 SMALL = {
     "name": "small",

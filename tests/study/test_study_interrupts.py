@@ -106,9 +106,16 @@ def test_two_studies_that_share_a_training_train_it_once(toys):
 def test_a_failing_job_is_tried_again_as_often_as_the_study_says(toys):
     toys.write(folds=[0], test=False, retries=2)
     (toys.root / f"fail.{A}").touch()
-    assert toys.run("--jobs", "2")[0] == 1
+    status, printed = toys.run("--jobs", "2")
+    assert status == 1
+    assert "no more memory" in printed
+    assert printed.splitlines()[-1].endswith(f"nnUNetv2_salstm study {toys.file} --status; run it again to go on")
     assert (len(trained(toys, A)), len(trained(toys, OFF))) == (3, 1)
     assert [words[1] for words in toys.calls() if words[0] == "nnUNetv2_salstm"] == []
+    (toys.root / f"fail.{A}").unlink()
+    assert toys.run("--jobs", "2")[0] == 0
+    assert (len(trained(toys, A)), len(trained(toys, OFF))) == (4, 1)
+    assert "All jobs are finished." in toys.run("--status")[1]
 
 
 def test_the_workflow_runs_by_snakemake_alone(toys):
