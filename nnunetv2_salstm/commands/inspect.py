@@ -22,9 +22,7 @@ from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import written_whole
 
 if TYPE_CHECKING:
-    from nnunetv2_salstm.evaluation.inspection import ModelFindings
     from nnunetv2_salstm.host.models import Model
-    from nnunetv2_salstm.reporting.document import Document
 
 MOST_MODELS = 2
 
@@ -55,13 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: for a model or images that cannot be read or do not fit together, a missing device, or a folder
             that is not empty or cannot be written to.
     """
-    from nnunetv2_salstm.evaluation.inspection import inspection_json
+    import pandas
+
+    from nnunetv2_salstm.evaluation.inspection import COLLAPSED, FEW, inspection_json
     from nnunetv2_salstm.evaluation.subject import Subject, look_at
     from nnunetv2_salstm.host.cases import find_cases
     from nnunetv2_salstm.host.models import Model, labels_of
     from nnunetv2_salstm.host.versions import describe_hardware, package_versions, require_device
     from nnunetv2_salstm.reporting.document import picture_files, to_html, to_terminal
-    from nnunetv2_salstm.reporting.inspection_figures import ModelMaps, draw_maps
+    from nnunetv2_salstm.reporting.inspection import inspection_document
+    from nnunetv2_salstm.reporting.inspection_figures import draw_maps
 
     if len(arguments.models) > MOST_MODELS:
         raise SalstmError(f"MODEL_FOLDER must be one or two folders, got {len(arguments.models)}")
@@ -85,11 +86,24 @@ def run(arguments: argparse.Namespace) -> None:
         maps: dict[str, bytes] = {}
         for number, case in enumerate(cases, start=1):
             start = time.monotonic()
-            found = look_at(subjects, case)
-            if found:
-                maps[case.name] = draw_maps(case.name, [ModelMaps(label, **vars(one)) for label, one in found.items()])
+            if found := look_at(subjects, case):
+                maps[case.name] = draw_maps(case.name, found)
             print(f"case {number} of {len(cases)}, {case.name}: {time.monotonic() - start:.1f} s", flush=True)
-        document = _document(findings, maps, images, command, versions)
+        document = inspection_document(
+            pandas.concat([model.frame() for model in findings], ignore_index=True),
+            [
+                {"model": model.label, **model.about, "modules": (model.salstm or {}).get("module", "none")}
+                for model in findings
+            ],
+            {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
+            maps,
+            [sentence for model in findings for sentence in model.words()],
+            images=images,
+            collapsed=COLLAPSED,
+            few=FEW,
+            command=command,
+            versions=versions,
+        )
         values = inspection_json(findings, command=command, images=images, made_with=versions)
         for name, picture in picture_files(document.blocks).items():
             _write(folder, name, picture)
@@ -97,39 +111,6 @@ def run(arguments: argparse.Namespace) -> None:
         _write(folder, "index.html", to_html(document).encode())
     print(f"\n{to_terminal(document)}")
     print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
-
-
-def _document(
-    findings: "Sequence[ModelFindings]",
-    maps: dict[str, bytes],
-    images: str,
-    command: str,
-    versions: dict[str, str | int],
-) -> "Document":
-    import pandas
-
-    from nnunetv2_salstm.evaluation.inspection import COLLAPSED
-    from nnunetv2_salstm.reporting.inspection import inspection_document
-
-    about = [
-        {
-            "model": model.label,
-            **{name: value for name, value in model.about.items() if name != "folder"},
-            "modules": model.salstm["module"] if model.salstm else "none",
-        }
-        for model in findings
-    ]
-    return inspection_document(
-        pandas.concat([model.frame() for model in findings], ignore_index=True),
-        about,
-        {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
-        maps,
-        [sentence for model in findings for sentence in model.words()],
-        images=images,
-        collapsed=COLLAPSED,
-        command=command,
-        versions=versions,
-    )
 
 
 def _check_pair(models: "Sequence[Model]") -> None:
