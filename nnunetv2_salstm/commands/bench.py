@@ -7,11 +7,8 @@ and what is compared are medians relative to nnUNetTrainerSALSTMOff.
 """
 
 import argparse
-import io
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +18,7 @@ from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import require_writable, written_whole
 from nnunetv2_salstm.host.presets import PRESETS
+from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE
 
 if TYPE_CHECKING:
@@ -91,7 +89,9 @@ def run(arguments: argparse.Namespace) -> None:
     require_device(arguments.device)
     plans = _plans(arguments)
     trainers = list(dict.fromkeys(arguments.trainers))
-    _require_trainers(trainers)
+    for name in trainers:
+        if find_trainer(name) is None:
+            raise SalstmError(f"nnU-Net finds no trainer {name}; one of this package is {NAME_RULE}")
     require_writable([arguments.json, arguments.html])
     benchmark = Benchmark(
         command=shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
@@ -123,17 +123,6 @@ def _plans(arguments: argparse.Namespace) -> list[BenchPlan]:
     if arguments.configurations:
         raise SalstmError("-c needs a data set (-d) or a file of plans (--plans); a preset has one configuration")
     return presets(arguments.preset)
-
-
-def _require_trainers(names: Sequence[str]) -> None:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    for name in names:
-        try:
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # nnU-Net tells where it looks
-                recursive_find_trainer_class_by_name(name)
-        except RuntimeError:
-            raise SalstmError(f"nnU-Net finds no trainer {name}; one of this package is {NAME_RULE}") from None
 
 
 def _document(benchmark: Benchmark) -> "Document":

@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,9 +106,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
         values = inspection_json(findings, command=command, images=images, made_with=versions)
         for name, picture in picture_files(document.blocks).items():
-            _write(folder, name, picture)
-        _write(folder, "inspect.json", (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
-        _write(folder, "index.html", to_html(document).encode())
+            (folder / name).write_bytes(picture)
+        (folder / "inspect.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+        (folder / "index.html").write_text(to_html(document))
     print(f"\n{to_terminal(document)}")
     print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
 
@@ -132,25 +132,14 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """Yields a folder that becomes `out` when it is complete; an interrupted one is removed.
 
     Raises:
-        SalstmError: if it is there and not empty, or cannot be made.
+        SalstmError: if it is there and not empty, or it cannot be written to.
     """
-    with ExitStack() as stack:
-        try:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
-            folder = stack.enter_context(written_whole(out.absolute()))
-            folder.mkdir()
-        except OSError as error:
-            raise _cannot_write(out, error) from error
-        yield folder
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
     try:
-        (folder / name).write_bytes(content)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
+        with written_whole(out.absolute()) as folder:
+            folder.mkdir()
+            yield folder
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
-def _cannot_write(folder: Path, error: OSError) -> SalstmError:
-    return SalstmError(f"-o {folder} cannot be written to: {error.strerror}; free some room, or choose another folder")
+        reason = f"{error.strerror}; free some room, or choose another folder"
+        raise SalstmError(f"-o {out} cannot be written to: {reason}") from error

@@ -37,7 +37,7 @@ from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
-from nnunetv2_salstm.reporting import inspection_figures
+from nnunetv2_salstm.reporting import figures, inspection_figures
 from nnunetv2_salstm.reporting.inspection import stage_table
 
 OFF = None
@@ -540,8 +540,11 @@ def test_pixels_have_the_spacing_of_the_plans(tmp_path):
 
 def test_tiles_lie_side_by_side_and_are_not_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_compile", "t")
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or torch.nn.Sequential(network))
     model = Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL)
     predictor = make_predictor(model, "cpu", False)
+    assert compiled == [model.network]  # by nnU-Net
     assert predictor.network is model.network
     predictor.predict_sliding_window_return_logits(torch.randn(1, 16, 48, 32))  # 2 patches along each axis
     assert len(predictor.slicers) == 8
@@ -631,7 +634,8 @@ def read(out):
 
 
 @pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.nightly), 3])
-def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
+def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "PNG_DPI", 30)
     a = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
     control = write_model(tmp_path, "nnUNetTrainerBDCLSTM", {"module": "bdclstm", "placement": "skips"}, dims, seed=1)
     images, out = write_images(tmp_path / "images"), tmp_path / "new" / "out"
