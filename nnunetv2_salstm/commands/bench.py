@@ -145,4 +145,4 @@ def _write(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
     for file, render in ((arguments.json, benchmark.to_json), (arguments.html, lambda: to_html(_document(benchmark)))):
         if file is not None:
             with written_whole(file) as unfinished:
-                unfinished.write_text(render())
+                unfinished.write_text(render(), encoding="utf-8")

@@ -107,8 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
         values = inspection_json(findings, command=command, images=images, made_with=versions)
         for name, picture in picture_files(document.blocks).items():
             (folder / name).write_bytes(picture)
-        (folder / "inspect.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
-        (folder / "index.html").write_text(to_html(document))
+        (folder / "inspect.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "index.html").write_text(to_html(document), encoding="utf-8")
     print(f"\n{to_terminal(document)}")
     print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
 
