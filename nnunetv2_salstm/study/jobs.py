@@ -166,9 +166,15 @@ class Preprocess(Job):
         values = (_json(self.plans_file) or {})["configurations"]
         if configuration not in values:
             return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(values)}"
-        resolved = values[configuration]
-        while "data_identifier" not in resolved and "inherits_from" in resolved:
-            resolved = values[resolved["inherits_from"]]
+        resolved, line = values[configuration], [configuration]
+        while "data_identifier" not in resolved:
+            parent = resolved.get("inherits_from")
+            if parent not in values or parent in line:
+                return (
+                    f"configuration {configuration} of {self.plans_file} inherits from nothing that is there: {parent}"
+                )
+            resolved = values[parent]
+            line.append(parent)
         folder = self.dataset.preprocessed / resolved["data_identifier"]
         # The last of the files that nnU-Net writes for a case.
         absent = [case for case in self.dataset.training_cases if not (folder / f"{case}.pkl").is_file()]

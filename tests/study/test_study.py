@@ -195,6 +195,16 @@ def test_plans_that_are_there_are_kept(folders, tmp_path):
     assert both.command()[:5] == ["nnUNetv2_preprocess", "-d", "901", "-c", "2d"]
 
 
+@pytest.mark.parametrize("parent", ["3d_lowres", "3d_lowress", None], ids=["itself", "mistyped", "none"])
+def test_plans_that_inherit_from_nothing_are_missing(parent, folders, tmp_path):
+    job = next(job for job in read_jobs(written(tmp_path, configurations=["3d_lowres"])) if isinstance(job, Preprocess))
+    preprocess(job)
+    values = json.loads(job.plans_file.read_text())
+    values["configurations"]["3d_lowres"] = {} if parent is None else {"inherits_from": parent}
+    job.plans_file.write_text(json.dumps(values))
+    assert f"inherits from nothing that is there: {parent}" in job.missing()
+
+
 def test_the_preprocessed_data_may_go_when_all_is_trained(folders, tmp_path):
     jobs = read_jobs(written(tmp_path, test=False))
     for job in jobs:
