@@ -239,8 +239,6 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     subgroups = _subgroups(arguments.subgroups, names)
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
     methods = methods_of(task.runs)
-    if len(methods) < 2:
-        raise SalstmError(f"all runs are of {next(iter(methods))}; name another trainer to compare with")
     unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
     cost = cost_of(methods, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
@@ -257,10 +255,9 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     )
     table = results_table(rows, groups, metrics)
     of_fold = Counter(case.fold for case in found if case.run == task.runs[0].name)
-    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending)))
+    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending))) or FIVE_FOLDS
     first, *rest = methods
     same = [method for method in rest if are_one_method(split_seed(method)[0], split_seed(first)[0])]
-    overlap = FIVE_FOLDS if overlap is None else overlap
     results = Results(table, list(methods), list(labels.values), metrics, same, overlap)
     baseline, *others = results.short.values()
     inputs = {

@@ -78,22 +78,21 @@ def score_cases(
     from tqdm import tqdm
 
     store = _Cache(folder, scoring)
-    scores = {case: found for case in cases if (found := store.get(case)) is not None}
-    failures: dict[Case, str] = {}
-    waiting = [case for case in cases if case not in scores]
-    known = f", {len(scores)} known" if scores else ""
+    found: dict[Case, dict[str, Scores] | str] = {case: scores for case in cases if (scores := store.get(case))}
+    waiting = [case for case in cases if case not in found]
+    known = f", {len(found)} known" if found else ""
     with tqdm(total=len(waiting), unit="case", desc=f"scoring{known}", disable=not waiting) as bar:
         for case, result in _results(waiting, scoring, processes):
-            if isinstance(result, str):
-                failures[case] = result
-            else:
-                scores[case] = result
+            found[case] = result
+            if not isinstance(result, str):
                 store.put(case, result)
             bar.update()
     if store.error:
         print(f"The scores could not be kept for the next time: {store.error}")
-    # Several processes end in any order.
-    return {case: scores[case] for case in cases if case in scores}, {c: failures[c] for c in cases if c in failures}
+    # In the order of the cases, as several processes end in any.
+    results = {case: found[case] for case in cases}
+    failures = {case: result for case, result in results.items() if isinstance(result, str)}
+    return {case: result for case, result in results.items() if not isinstance(result, str)}, failures
 
 
 def _results(cases: Sequence[Case], scoring: Scoring, processes: int) -> Iterable[tuple[Case, dict[str, Scores] | str]]:
