@@ -43,7 +43,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     facts, tables = _collect(study, trainings, places, missing)
     document = study_document(facts, tables)
     print(to_terminal(document))
-    values = {**facts, **{name: _records(frame) for name, frame in tables.items()}}
+    values = {"title": document.title, **facts, **{name: _records(frame) for name, frame in tables.items()}}
     # The one that tells that the report is there comes last.
     written = {".html": to_html(document), ".json": json.dumps(values, indent=1, allow_nan=False) + "\n"}
     for file in sorted(report.files):

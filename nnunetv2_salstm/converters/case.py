@@ -154,11 +154,7 @@ def left_over(folder: Path, known: Container[Path], rule: str) -> list[str]:
 def by_key(folder: Path, pattern: str, rule: str, problems: list[str]) -> dict[str, list[Path]]:
     """Returns the files of a folder by what the group of a pattern finds in their names; of each there should be one.
 
-    Args:
-        folder: of the data set.
-        pattern: of the whole name.
-        rule: what the names must be; a problem is added for each file that is neither so nor a document.
-        problems: to add to.
+    A file whose name is not so, and that is no document, is a problem that names the rule.
     """
     matches = {file: match for file in entries(folder) if (match := re.fullmatch(pattern, file.name))}
     problems += left_over(folder, matches, rule)
@@ -169,15 +165,7 @@ def by_key(folder: Path, pattern: str, rule: str, problems: list[str]) -> dict[s
 
 
 def one_mask(masks: list[Path], image: Path, expected: Path, what: str, problems: list[str]) -> Path | None:
-    """Returns the mask of an image; None, and a problem, if there is none or more than one.
-
-    Args:
-        masks: that were found.
-        image: whose they are.
-        expected: where the mask should be.
-        what: it is a mask of, in words.
-        problems: to add to.
-    """
+    """Returns the mask of an image; None, and a problem, if there is none where one is expected, or more than one."""
     if len(masks) == 1:
         return masks[0]
     problems.append(

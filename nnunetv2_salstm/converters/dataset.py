@@ -65,11 +65,6 @@ class Target:
     def require_free(self, source: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
         """Makes sure that the folder is not there, or may be gone on with or replaced.
 
-        Args:
-            source: what is converted.
-            settings: what the result depends on, JSON values.
-            overwrite: an earlier conversion may be replaced.
-
         Raises:
             SalstmError: if the folder is not a conversion's, or another's or finished and not to be replaced, or if it
                 holds the source.
@@ -99,8 +94,10 @@ class Target:
             # Nobody may take what is half removed for a dataset, or for one that can be gone on with.
             _write_json(self.folder / BEGUN, {"converted_by": MADE_BY, "removed": True})
             for path in self.folder.iterdir():
-                if path.name != BEGUN:
-                    _remove(path)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != BEGUN:
+                    path.unlink()
         _write_json(self.folder / BEGUN, settings)
 
     def write_case(self, files: Mapping[str, NDArray], geometry: Geometry | None) -> None:
@@ -134,14 +131,7 @@ class Target:
             )
 
     def finish(self, collection: Collection, files: Container[str], training: int, splits: Splits) -> None:
-        """Removes what belongs to no case, and writes the splits and, last of all, dataset.json.
-
-        Args:
-            collection: what was found.
-            files: of all cases, in this folder.
-            training: number of training cases.
-            splits: of these.
-        """
+        """Removes what is none of the cases' files, and writes the splits and, last of all, dataset.json."""
         for part in _PARTS:
             for file in (self.folder / part).glob("*"):
                 # Of a case that was left out in the end, or is another's now, or of a process that was killed.
@@ -228,10 +218,3 @@ def _read_json(file: Path) -> Any:
 def _write_json(file: Path, value: Any) -> None:
     with atomic_write(file) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -64,9 +64,7 @@ def with_neighbours(volume: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 def volume_cases(images: Sequence[Path], labels: Sequence[Path | None], **about: Any) -> list[tuple[Case, Path]]:
     """Returns a case for each image and label file, with the one that tells it from others; there should be one.
 
-    Args:
-        images, labels: that were found; labels may be missing.
-        about: the other fields of `VolumeCase`.
+    Labels may be missing; what else a case has is the same for all.
     """
     return [
         (VolumeCase(image=image, label=label, **about), label if label and len(labels) > 1 else image)

@@ -285,12 +285,13 @@ class Predict(Job):
 
 @dataclass(frozen=True)
 class Page(Job):
-    """Writes a page, and the same for programs."""
+    """Writes a page, and the same for programs.
 
-    @property
-    def report(self) -> Path:
-        """The page's file without .json and .html."""
-        raise NotImplementedError
+    Attributes:
+        report: its file without .json and .html.
+    """
+
+    report: Path
 
     @property
     def inputs(self) -> list[Path]:
@@ -332,13 +333,8 @@ class Compare(Page):
         return "test" if isinstance(self.jobs[0], Predict) else "validation"
 
     @property
-    def report(self) -> Path:
-        """The page's file without .json and .html."""
-        return study_folder(self.study.name) / "comparisons" / self.name.removeprefix(f"compare__{self.study.name}__")
-
-    @property
     def inputs(self) -> list[Path]:
-        """Files that are older than the page."""
+        """The summaries of validations, or the predictions."""
         return [file for job in self.jobs for file in (job.predictions if isinstance(job, Predict) else [job.summary])]
 
     def command(self) -> list[str]:
@@ -367,13 +363,8 @@ class Report(Page):
     comparisons: tuple[Compare, ...]
 
     @property
-    def report(self) -> Path:
-        """The page's file without .json and .html."""
-        return study_folder(self.study.name) / "report"
-
-    @property
     def inputs(self) -> list[Path]:
-        """Files that are older than the page."""
+        """The comparisons."""
         return [comparison.files[0] for comparison in self.comparisons]
 
     def command(self) -> list[str]:
@@ -419,7 +410,8 @@ def jobs_of(study: Study) -> list[Job]:
                 jobs += _jobs_of_models(study, dataset, plans, configuration, before)
     if comparisons := tuple(job for job in jobs if isinstance(job, Compare)):
         after = tuple(job.name for job in comparisons)
-        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, comparisons))
+        page = study_folder(study.name) / "report"
+        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, page, comparisons))
     return jobs
 
 
@@ -444,19 +436,18 @@ def _jobs_of_models(
             )
             for part in range(parts)
         ]
-    compared: dict[str, Sequence[Train] | Sequence[Predict]] = {}
+    jobs: list[Job] = [*trainings, *predictions]
     if len(study.trainers) > 1:
-        compared[""] = trainings
+        compared: list[tuple[str, Sequence[Train] | Sequence[Predict]]] = [("", trainings)]
         if predictions and (dataset.raw / "labelsTs").is_dir():
-            compared["__test"] = predictions
-    comparisons = [
-        Compare(
-            f"compare__{study.name}__{dataset.name}__{plans}__{configuration}{what}",
-            study, dataset, tuple(job.name for job in of), plans, configuration, of,
-        )
-        for what, of in compared.items()
-    ]  # fmt: skip
-    return [*trainings, *predictions, *comparisons]
+            compared.append(("__test", predictions))
+        for what, of in compared:
+            name, after = f"{dataset.name}__{plans}__{configuration}{what}", tuple(job.name for job in of)
+            page = study_folder(study.name) / "comparisons" / name
+            jobs.append(
+                Compare(f"compare__{study.name}__{name}", study, dataset, after, page, plans, configuration, of)
+            )
+    return jobs
 
 
 def unfinished(jobs: Sequence[Job]) -> dict[str, str]:

@@ -93,8 +93,8 @@ def _seconds_left(
 ) -> float | None:
     """Returns how long a job takes, from its own epochs or from finished jobs like it; None where there are none."""
     if not isinstance(job, Train):
-        took = [other.record.seconds() for other in jobs if other.kind == job.kind and states[other.name] == "finished"]
-        took = [seconds for seconds in took if seconds]
+        finished = (other for other in jobs if other.kind == job.kind and states[other.name] == "finished")
+        took = list(filter(None, (other.record.seconds() for other in finished)))
         return median(took) if took else None
     own = epoch_seconds[job.name]
     # Its own epochs before those of the same trainer, and these before those of others on the same data.

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -119,8 +118,7 @@ def test_a_failing_job_is_tried_again_as_often_as_the_study_says(toys):
 
 
 def test_the_workflow_runs_by_snakemake_alone(toys):
-    words = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--configfile", toys.file, "--cores", "2"]
-    words[0] = toys.python
+    words = [toys.python, "-m", "snakemake", "--snakefile", SNAKEFILE, "--configfile", toys.file, "--cores", "2"]
     dry = subprocess.run([*words, "-n"], env=toys.environment(), capture_output=True, text=True, cwd=toys.root)
     assert (dry.returncode, toys.calls()) == (0, [])
     assert re.search(r"^train +2$", dry.stdout, re.MULTILINE)
