@@ -2,7 +2,7 @@
 
     python benchmarks/authors_loop.py --out docs/results/authors_loop.json
 
-Three arms with equal weights and equal outputs take turns; the ratios of medians are reported, for prediction and for
+Three forms with equal weights and equal outputs take turns; the ratios of medians are reported, for prediction and for
 training. "authors" computes the equations as they stand, one slice after the other: both steps on [x ; h], with h = 0
 in the first, each gate by itself. "slice by slice" is our `SALSTM` in the same loop, which leaves out what h = 0 makes
 vanish. "shared" is `SliceSALSTM`.
@@ -92,18 +92,18 @@ def measure(module, size, rounds):
     torch.manual_seed(0)
     layer = SALSTM(size[1], size[1], 4, kernel_size=5, module=module, attention_size=88 * 88)
     volume = torch.randn(size)
-    arms = {
+    forms = {
         "authors": partial(as_the_authors, layer),
         "slice by slice": partial(slice_by_slice, layer),
         "shared": SliceSALSTM(layer),
     }
     with torch.no_grad():
-        outputs = {name: arm(volume) for name, arm in arms.items()}
+        outputs = {name: form(volume) for name, form in forms.items()}
         expected = outputs.pop("authors")
         difference = max(((output - expected).abs().max() / expected.abs().max()).item() for output in outputs.values())
         assert difference < 1e-5, f"the outputs differ by {difference}"
-        predicting = compare({name: partial(arm, volume) for name, arm in arms.items()}, rounds)
-    training = compare({name: partial(train, arm, layer, volume) for name, arm in arms.items()}, rounds)
+        predicting = compare({name: partial(form, volume) for name, form in forms.items()}, rounds)
+    training = compare({name: partial(train, form, layer, volume) for name, form in forms.items()}, rounds)
     return {"largest_relative_difference": difference, "forward": predicting, "forward_backward": training}
 
 

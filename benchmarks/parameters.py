@@ -14,7 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_salstm.plans import add_to_plans
 
-ARMS = {"stock": None, "A": {"module": "A"}, "B": {"module": "B"}, "conv": {"module": "conv"}}
+METHODS = {"stock": None, "A": {"module": "A"}, "B": {"module": "B"}, "conv": {"module": "conv"}}
 
 
 def count(plans, configuration, salstm):
@@ -42,7 +42,7 @@ def main():
     for file in arguments.plans:
         plans = json.loads(file.read_text())
         for configuration in arguments.configurations:
-            counts = {name: count(plans, configuration, salstm) for name, salstm in ARMS.items()}
+            counts = {name: count(plans, configuration, salstm) for name, salstm in METHODS.items()}
             rows.append({
                 "dataset": plans["dataset_name"],
                 "plans": plans["plans_name"],

@@ -81,7 +81,12 @@ class SALSTMTrainerMixin:
             self.channels_of_a_frame = channels_of_a_frame(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
         if self.channels_of_a_frame is not None:
-            self._log_batch_size(PlansManager(planned).get_configuration(configuration).batch_size)
+            before, now = PlansManager(planned).get_configuration(configuration), self.configuration_manager
+            if now.batch_size != before.batch_size:
+                self.print_to_log_file(
+                    f"Batch size {now.batch_size} instead of the planned {before.batch_size}: the encoder runs for "
+                    f"{', '.join(FRAMES)}, and memory was planned for one pass."
+                )
 
     @property
     def salstm(self) -> dict[str, Any] | None:
@@ -111,7 +116,7 @@ class SALSTMTrainerMixin:
         if self.parsed_name.seed is not None:
             if not self.was_initialized:
                 self.initialize()  # else nnU-Net does so next, and draws the weights from what is seeded here
-            # Anew, as the modules have drawn from the generator: arms of one seed see the same batches where nnU-Net's
+            # Anew, as the modules have drawn from the generator: all methods see the same batches where nnU-Net's
             # augmenter runs in this process (nnUNet_n_proc_DA=0; its worker processes are not seeded).
             seed_everything(self.parsed_name.seed, self.current_epoch, self.local_rank)
             workers = get_allowed_n_proc_DA()
@@ -174,18 +179,11 @@ class SALSTMTrainerMixin:
                 raise DamagedCheckpoint(f"{error}; {_whole_beside(file)}") from None
         if arguments is not None:
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
-            if _same_network(theirs) != _same_network(self.salstm):
+            # How their training starts is over where a checkpoint is loaded.
+            there, here = _resolved(theirs), _resolved(self.salstm)
+            if (there and there.same_network()) != (here and here.same_network()):
                 raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
-
-    def _log_batch_size(self, planned: int) -> None:
-        """Says in the log if the batch is not the planned one, which 2.5D may shrink."""
-        batch_size = self.configuration_manager.batch_size
-        if batch_size != planned:
-            self.print_to_log_file(
-                f"Batch size {batch_size} instead of the planned {planned}: the encoder runs for {', '.join(FRAMES)}, "
-                "and memory was planned for one pass."
-            )
 
     def _check_results_folder(self) -> None:
         """Checks that the other folds in this results folder were trained with the same modules.
@@ -222,11 +220,6 @@ def _whole_beside(checkpoint: Path) -> str:
 def _resolved(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
     """Returns the configuration of values in plans, of whichever format; None for the stock network."""
     return None if salstm is None else SALSTMConfig.from_json(salstm)
-
-
-def _same_network(salstm: dict[str, Any] | None) -> SALSTMConfig | None:
-    """Returns the configuration without how its training starts: that is over where a checkpoint is loaded."""
-    return None if salstm is None else SALSTMConfig.from_json(salstm).same_network()
 
 
 def _two_configurations(place: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

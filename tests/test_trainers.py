@@ -118,7 +118,7 @@ def test_at_least_one_validation_iteration(make):
     assert (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (1, 1)
 
 
-def test_arms_of_one_seed_start_with_equal_weights(make):
+def test_methods_of_one_seed_start_with_equal_weights(make):
     states = {}
     for name in ("Off_seed1", "_A_seed1", "ConvControl_seed1", "Off_seed2"):
         trainer = make(f"nnUNetTrainerSALSTM{name}")
@@ -131,7 +131,7 @@ def test_arms_of_one_seed_start_with_equal_weights(make):
     assert not torch.equal(states["Off_seed1"][key], states["Off_seed2"][key])
 
 
-def test_arms_of_one_seed_draw_the_same_augmentation(make, monkeypatch):
+def test_methods_of_one_seed_draw_the_same_augmentation(make, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         nnUNetTrainer, "on_train_start", lambda self: drawn.append((self.was_initialized, torch.rand(3)))

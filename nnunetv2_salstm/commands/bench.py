@@ -7,12 +7,8 @@ and what is compared are medians relative to nnUNetTrainerSALSTMOff.
 """
 
 import argparse
-import io
-import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +16,9 @@ from nnunetv2_salstm.commands.options import add_option, positive
 from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
 from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset, presets
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write, require_writable
 from nnunetv2_salstm.host.presets import PRESETS
+from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE
 
 if TYPE_CHECKING:
@@ -92,8 +89,10 @@ def run(arguments: argparse.Namespace) -> None:
     require_device(arguments.device)
     plans = _plans(arguments)
     trainers = list(dict.fromkeys(arguments.trainers))
-    _require_trainers(trainers)
-    _require_writable([file for file in (arguments.json, arguments.html) if file is not None])
+    for name in trainers:
+        if find_trainer(name) is None:
+            raise SalstmError(f"nnU-Net finds no trainer {name}; one of this package is {NAME_RULE}")
+    require_writable([arguments.json, arguments.html])
     benchmark = Benchmark(
         command=shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
         repeats=arguments.repeats,
@@ -110,14 +109,13 @@ def run(arguments: argparse.Namespace) -> None:
             bar.update(total * index // len(jobs) - bar.n)  # steps of trainers that failed
             _write(benchmark, arguments)
     print(f"\n{to_terminal(_document(benchmark))}")
-    failed = [m for m in benchmark.measurements if m.error not in (None, OUT_OF_MEMORY)]
+    failed = [m for m in benchmark.measurements if m["error"] not in (None, OUT_OF_MEMORY)]
     if failed:
-        reasons = "; ".join(f"{m.trainer} on {m.plan}: {m.error}" for m in failed)
+        reasons = "; ".join(f"{m['trainer']} on {m['plan']}: {m['error']}" for m in failed)
         raise SalstmError(f"{len(failed)} measurements failed: {reasons}")
 
 
 def _plans(arguments: argparse.Namespace) -> list[BenchPlan]:
-
     if arguments.plans is not None:
         return plans_in_file(arguments.plans, arguments.configurations)
     if arguments.dataset is not None:
@@ -125,29 +123,6 @@ def _plans(arguments: argparse.Namespace) -> list[BenchPlan]:
     if arguments.configurations:
         raise SalstmError("-c needs a data set (-d) or a file of plans (--plans); a preset has one configuration")
     return presets(arguments.preset)
-
-
-def _require_trainers(names: Sequence[str]) -> None:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    for name in names:
-        try:
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # nnU-Net tells where it looks
-                recursive_find_trainer_class_by_name(name)
-        except RuntimeError:
-            raise SalstmError(f"nnU-Net finds no trainer {name}; one of this package is {NAME_RULE}") from None
-
-
-def _require_writable(files: Sequence[Path]) -> None:
-    """Finds out before hours of work that a result cannot be written after them."""
-
-    for file in files:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SalstmError(f"cannot write {file}: {error.strerror}; choose another place") from None
-        if file.is_dir() or not os.access(file.parent, os.W_OK):
-            raise SalstmError(f"cannot write {file}; choose another place")
 
 
 def _document(benchmark: Benchmark) -> "Document":
@@ -169,5 +144,5 @@ def _write(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
 
     for file, render in ((arguments.json, benchmark.to_json), (arguments.html, lambda: to_html(_document(benchmark)))):
         if file is not None:
-            with written_whole(file) as unfinished:
-                unfinished.write_text(render())
+            with atomic_write(file) as unfinished:
+                unfinished.write_text(render(), encoding="utf-8")

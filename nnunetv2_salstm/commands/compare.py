@@ -14,6 +14,7 @@ import io
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -23,15 +24,16 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import case_files, find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import require_writable, written_whole
+from nnunetv2_salstm.host.files import atomic_write, require_writable
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
     from nnunetv2_salstm.evaluation.examples import Example
     from nnunetv2_salstm.evaluation.metrics import Labels
     from nnunetv2_salstm.evaluation.results import Endpoint
-    from nnunetv2_salstm.evaluation.runs import Method, Run
+    from nnunetv2_salstm.evaluation.runs import Run
     from nnunetv2_salstm.reporting import comparison as shown
+    from nnunetv2_salstm.reporting.document import Figure
 
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_error")
 SURFACE = ("hd95", "nsd")
@@ -126,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for file, text in writers:
         if file is not None:
-            with written_whole(file) as unfinished:
+            with atomic_write(file) as unfinished:
                 unfinished.write_text(text())
             print(f"Written: {file}")
     if not arguments.everything:
@@ -139,9 +141,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is compared: runs, the folder of references, nnU-Net's dataset.json, and where images are, by case."""
+    """What is compared: on what data, runs, the folder of references, dataset.json, and where images are, by case."""
 
-    title: str
+    place: str
     runs: "list[Run]"
     references: Path
     dataset_json: dict[str, Any]
@@ -167,8 +169,9 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
     dataset_json = read_dataset_json(model / "dataset.json", ("labels", "file_ending"))
     images = _raw_images(results.name, dataset_json) if arguments.html else {}
-    title = f"{results.name}, {arguments.configuration}: {_versus(runs)}"
-    return _Task(title, runs, references, dataset_json, arguments.configuration, images)
+    return _Task(
+        f"{results.name}, {arguments.configuration}: ", runs, references, dataset_json, arguments.configuration, images
+    )
 
 
 def _task_of_folders(arguments: argparse.Namespace) -> _Task:
@@ -202,10 +205,10 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
         )
     dataset_json = read_dataset_json(found[0], ("labels", "file_ending"))
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
-    return _Task(_versus(runs), runs, arguments.reference, dataset_json, None, images)
+    return _Task("", runs, arguments.reference, dataset_json, None, images)
 
 
-def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, list[Method], list[Example]]":
+def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, dict[str, list[Run]], list[Example]]":
     from importlib.metadata import version
 
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -231,45 +234,32 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     reader = _reader(task.dataset_json, task.references, ending)
     scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), reader, any(m in SURFACE for m in metrics))
     found, unlike = find_predictions(task.runs, task.references, ending, arguments.common_only)
-    names = list(dict.fromkeys(prediction.case.name for prediction in found))
+    names = list(dict.fromkeys(case.name for case in found))
     groups = {} if arguments.groups is None else read_case_table(arguments.groups, "--groups", "group", names)
     subgroups = _subgroups(arguments.subgroups, names)
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
     methods = methods_of(task.runs)
-    if len(methods) < 2:
-        raise SalstmError(f"all runs are of {methods[0].name}; name another trainer to compare with")
     unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
     cost = cost_of(methods, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
-    scores, failures = score_cases([p.case for p in found], scoring, processes, arguments.cache or default_cache())
-    failed = {failure.case.name for failure in failures}
-    method_of = {run.name: method.name for method in methods for run in method.runs}
+    scores, failures = score_cases(found, scoring, processes, arguments.cache or default_cache())
     # A case that one method lacks would make the comparison unpaired.
-    scored = [p for p in found if p.case.name not in failed]
+    failed = {case.name for case in failures}
+    scored = [case for case in found if case.name not in failed]
     if not scored:
-        raise SalstmError(f"no case could be scored: {failures[0]}")
-    table = results_table(
-        (
-            ScoredCase(
-                method_of[p.run.name], p.run.seed, "" if p.fold is None else str(p.fold), p.case.name, scores[p.case]
-            )
-            for p in scored
-        ),
-        groups,
-        metrics,
+        raise SalstmError(f"no case could be scored: {next(iter(failures.values()))}")
+    method_of = {run.name: (method, run.seed) for method, runs in methods.items() for run in runs}
+    rows = (
+        ScoredCase(*method_of[case.run], "" if case.fold is None else str(case.fold), case.name, scores[case])
+        for case in scored
     )
-    of_fold = {fold: sum(p.run is task.runs[0] and p.fold == fold for p in found) for fold in task.runs[0].folds}
-    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending)))
-    first = split_seed(methods[0].name)[0]
-    same = [m.name for m in methods[1:] if are_one_method(split_seed(m.name)[0], first)]
-    results = Results(
-        table,
-        [method.name for method in methods],
-        list(labels.values),
-        metrics,
-        same,
-        FIVE_FOLDS if overlap is None else overlap,
-    )
+    table = results_table(rows, groups, metrics)
+    of_fold = Counter(case.fold for case in found if case.run == task.runs[0].name)
+    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending))) or FIVE_FOLDS
+    first, *rest = methods
+    same = [method for method in rest if are_one_method(split_seed(method)[0], split_seed(first)[0])]
+    results = Results(table, list(methods), list(labels.values), metrics, same, overlap)
+    baseline, *others = results.short.values()
     inputs = {
         "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
         "reference": _portable(task.references),
@@ -284,61 +274,42 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, l
     }
     packages = ("scipy", "pandas", *(["monai"] if scoring.surface else []))
     comparison = Comparison(
-        task.title,
+        f"{task.place}{', '.join(others)} against {baseline}",
         inputs,
-        {method.name: [run.name for run in method.runs] for method in methods},
+        {method: [run.name for run in runs] for method, runs in methods.items()},
         results,
         endpoint,
         unlike,
         cost,
-        [str(failure) for failure in failures],
+        list(failures.values()),
         {**package_versions(), **{name: version(name) for name in packages}},
-        runs_table(methods),
+        runs_table(run for runs in methods.values() for run in runs),
         subgroups,
         published,
     )
     examples: list[Example] = []
     if arguments.html is not None and "dice" in metrics:
-        files = {(p.run.name, p.case.name): p.case for p in found}
-        first_runs = {method.name: method.runs[0].name for method in methods}
+        files = {(case.run, case.name): case for case in found}
+        first_runs = {method: runs[0].name for method, runs in methods.items()}
         examples = find_examples(results, first_runs, files, task.images, scoring)
     return comparison, methods, examples
 
 
-def _shown(comparison: "Comparison", methods: "Sequence[Method]", examples: "Sequence[Example]") -> "shown.Comparison":
+def _shown(
+    comparison: "Comparison", methods: "dict[str, list[Run]]", examples: "Sequence[Example]"
+) -> "shown.Comparison":
     """Hands the numbers of a comparison to its report."""
-    import pandas as pd
-
     from nnunetv2_salstm.evaluation.metrics import METRICS as KNOWN
     from nnunetv2_salstm.evaluation.runs import curves_table
     from nnunetv2_salstm.reporting import comparison as shown
 
-    results, endpoint, unit = comparison.results, comparison.endpoint, comparison.inputs["unit"]
-    short = results.short
-
-    def named(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame if frame.empty else frame.assign(method=frame["method"].map(short))
-
-    metrics = {
-        name: shown.Metric(
-            f"{KNOWN[name].title} ({unit})" if KNOWN[name].unit else KNOWN[name].title,
-            2 if KNOWN[name].unit else 4,
-            KNOWN[name].best > 0,
-        )
-        for name in results.metrics
-    }
-    pairs = {
-        (method, label): results.pairs(method, label, endpoint.metric)
-        for method in results.methods[1:]
-        for label in results.all_labels
-    }
-    gaps = [
-        pd.DataFrame({"method": method, "label": label, "difference": found["ours"] - found["theirs"]})
-        for (method, label), found in pairs.items()
-    ]
-    subgroups = results.subgroups(endpoint, comparison.subgroups) if comparison.subgroups else pd.DataFrame()
-    if not subgroups.empty:
-        subgroups = subgroups[["method", "subgroup", "count", "difference", "low", "high", "p_holm"]]
+    results, endpoint, short = comparison.results, comparison.endpoint, comparison.results.short
+    metrics = {}
+    for name in results.metrics:
+        metric = KNOWN[name]
+        unit = f" ({comparison.inputs['unit']})" if metric.unit else ""
+        metrics[name] = shown.Metric(f"{metric.title}{unit}", 2 if metric.unit else 4, metric.best > 0)
+    curves = curves_table(methods)
     return shown.Comparison(
         comparison.title,
         comparison.inputs["reference"],
@@ -347,60 +318,48 @@ def _shown(comparison: "Comparison", methods: "Sequence[Method]", examples: "Seq
         comparison.verdicts().sentences,
         comparison.confounders,
         comparison.failures,
-        comparison.overview(),
+        {**comparison.tables(), "curves": curves.assign(method=curves["method"].map(short))},
         {short[name]: values for name, values in comparison.cost.items()},
-        named(results.summary()),
-        named(results.secondary(endpoint)),
-        named(results.trainings(endpoint)),
-        pd.DataFrame(comparison.trainings),
-        comparison.noise(),
-        named(subgroups),
-        named(results.beside_published(comparison.published)) if comparison.published else pd.DataFrame(),
-        named(pd.concat(gaps)),
-        named(pd.concat([pairs[method, endpoint.label].assign(method=method) for method in results.methods[1:]])),
-        named(curves_table(methods)),
         comparison.notes(),
         comparison.inputs["command"],
         comparison.versions,
-        [_picture(example, short, short[results.baseline]) for example in examples],
+        [_picture(example, short[example.method], short[results.baseline]) for example in examples],
     )
 
 
-def _picture(example: "Example", short: Mapping[str, str], baseline: str) -> "shown.Example":
-    from nnunetv2_salstm.reporting import comparison as shown
-    from nnunetv2_salstm.reporting.overlays import Overlay
+def _picture(example: "Example", name: str, baseline: str) -> "Figure":
+    from nnunetv2_salstm.reporting.document import Figure
+    from nnunetv2_salstm.reporting.overlays import Overlay, draw_overlays
 
-    name = short[example.method]
     areas = {
         "image": {},
         "reference": example.reference,
         f"{baseline}: {example.theirs:.3f}": example.baseline,
         f"{name}: {example.ours:.3f}": example.prediction,
     }
-    return shown.Example(
+    slices = [
+        Overlay(example.image, title, masks, pixel=example.pixel, window=example.window)
+        for title, masks in areas.items()
+    ]
+    title = f"{example.case}, slice {example.place[0]} of {example.place[1]}"
+    caption = (
         f"{example.case}, {name}: Dice {example.ours:.4f}, {example.ours - example.theirs:+.4f} from {baseline}. "
-        "The slice in which the predictions differ most.",
-        example.case,
-        f"{example.case}, slice {example.place[0]} of {example.place[1]}",
-        [
-            Overlay(example.image, title, masks, pixel=example.pixel, window=example.window)
-            for title, masks in areas.items()
-        ],
-        list(example.reference),
+        "The slice in which the predictions differ most."
     )
+    return Figure(png=draw_overlays([slices], list(example.reference), title), caption=caption, alt=example.case)
 
 
 def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Returns the metrics that are scored, and a sentence on those that MONAI would have to be there for."""
-    named = set(arguments.metrics or METRICS) | {arguments.primary.partition(":")[0]} & set(METRICS)
+    asked = {*(arguments.metrics or ()), arguments.primary.partition(":")[0]}
+    wanted = [name for name in METRICS if name in asked or not arguments.metrics]
     if importlib.util.find_spec("monai") is not None:
-        return [name for name in METRICS if name in named], []
-    if arguments.metrics is None and arguments.primary.partition(":")[0] not in SURFACE:
-        sentence = f"HD95 and surface Dice are left out, as they are MONAI's, which is not installed: {MONAI}"
-        return [name for name in METRICS if name in named and name not in SURFACE], [sentence]
-    if named & set(SURFACE):
+        return wanted, []
+    if not asked.isdisjoint(SURFACE):
         raise SalstmError(f"the surface metrics {' and '.join(SURFACE)} are MONAI's; install it with: {MONAI}")
-    return [name for name in METRICS if name in named], []
+    left = [name for name in wanted if name not in SURFACE]
+    sentence = f"HD95 and surface Dice are left out, as they are MONAI's, which is not installed: {MONAI}"
+    return left, [sentence] if left != wanted else []
 
 
 def _endpoint(arguments: argparse.Namespace, labels: "Labels", metrics: Sequence[str]) -> "Endpoint":
@@ -492,13 +451,6 @@ def _images_in(folder: Path, ending: str) -> dict[str, Path]:
     if not named:
         raise SalstmError(f"--images {folder} has no files *{ending}")
     return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
-
-
-def _versus(runs: "Sequence[Run]") -> str:
-    from nnunetv2_salstm.evaluation.runs import methods_of, short_names
-
-    baseline, *others = short_names([method.name for method in methods_of(runs)]).values()
-    return f"{', '.join(others)} against {baseline}"
 
 
 def _portable(path: Path) -> str:

@@ -79,7 +79,6 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from nnunetv2_salstm.converters.conversion import FINDERS, convert
     from nnunetv2_salstm.converters.dataset import Target
-    from nnunetv2_salstm.converters.summary import summarise
 
     source = arguments.input
     if not source.is_dir():
@@ -88,10 +87,10 @@ def run(arguments: argparse.Namespace) -> None:
     collection = FINDERS[arguments.data](source, **options)
     number = arguments.dataset or DATASET_IDS[arguments.data][collection.neighbours]
     target = Target.of(number, collection.name + "_25d" * collection.neighbours)
-    done = convert(
+    summary = convert(
         collection, source, target, arguments.overwrite, arguments.dry_run, arguments.skip_bad, arguments.processes
     )
-    _print(target.folder.name, summarise(collection, done.facts, done.problems, done.splits))
+    _print(target.folder.name, summary)
     if arguments.dry_run:
         print("Dry run: nothing was written.")
     else:

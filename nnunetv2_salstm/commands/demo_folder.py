@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write, read_json
 
 SETTINGS_FILE = "demo.json"
 # What writing fails with when disk or permissions change under a run; other errors are none of the user's doing.
@@ -31,7 +31,14 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
     file = folder / SETTINGS_FILE
     try:
         if file.is_file():
-            _compare(folder, _read(file), settings)
+            found = read_json(file, "a demo's settings")
+            names = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
+            if names:
+                there, here = ({name: values.get(name) for name in names} for values in (found, settings))
+                raise SalstmError(
+                    f"{folder} was made with other settings: {there} there, {here} now; "
+                    "delete it, or choose another folder with -o"
+                )
             return
         if folder.exists() and any(folder.iterdir()):
             raise SalstmError(f"{folder} holds something else; choose a new or empty folder with -o")
@@ -42,7 +49,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
                 f"{folder} has room for {free / 1e6:.0f} MB but the demo needs {disk / 1e6:.0f} MB; "
                 "free some room, or choose a folder on another disk with -o"
             )
-        with written_whole(file) as unfinished:
+        with atomic_write(file) as unfinished:
             unfinished.write_text(json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise _cannot_write(error.filename or folder, error.strerror) from error
@@ -61,21 +68,3 @@ def explained(folder: Path) -> Iterator[None]:
 
 def _cannot_write(place: str | Path, reason: str | None) -> SalstmError:
     return SalstmError(f"cannot write to {place}: {reason}; free some room, or choose another folder with -o")
-
-
-def _compare(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
-    names = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
-    if names:
-        there, here = ({name: values.get(name) for name in names} for values in (found, settings))
-        raise SalstmError(
-            f"{folder} was made with other settings: {there} there, {here} now; "
-            "delete it, or choose another folder with -o"
-        )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}

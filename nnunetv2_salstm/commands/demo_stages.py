@@ -15,12 +15,12 @@ import SimpleITK as sitk
 
 from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
 from nnunetv2_salstm.converters import phantom
-from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results_json
+from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, run_nnunet
-from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
+from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.versions import (
     describe_hardware,
     package_versions,
@@ -29,7 +29,6 @@ from nnunetv2_salstm.host.versions import (
 )
 from nnunetv2_salstm.reporting.demo import demo_document, draw_prediction
 from nnunetv2_salstm.reporting.document import Document, to_html, to_markdown, to_terminal
-from nnunetv2_salstm_autoload import trainers_folder
 
 # Networks by the name that the table gives them, and the trainers that make them.
 METHODS = {
@@ -40,6 +39,7 @@ METHODS = {
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
 DATASET_ID = str(phantom.DATASET_ID)
+FORMAT = 1  # of results.json
 # An epoch in nnU-Net's log: its number, training loss, Dice of each label on validation patches, and seconds. What
 # follows says that its checkpoint is written.
 EPOCH = re.compile(
@@ -97,17 +97,16 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
     """
     require_device(device)
     require_nnunet_with_trainers_by_name()
-    if trainers_folder() is None:
-        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
+    demo = _Demo(out, settings, device)
     claim_folder(
         out, {**asdict(settings), "device": device, "nnunetv2_salstm": version("nnunetv2-salstm")}, settings.disk
     )
     print(f"Everything goes to {out}, nnU-Net's own output to nnunet.log there.")
     print("Ctrl-C stops; the same command then goes on where it was.", flush=True)
     with explained(out):
-        document = _Demo(out, settings, device).run()
+        document = demo.run()
         for name, render in (("results.md", to_markdown), ("results.html", to_html)):
-            with written_whole(out / name) as file:
+            with atomic_write(out / name) as file:
                 file.write_text(render(document))
     print(f"\n{to_terminal(document)}")
     print(f"Written to {out}: results.html, results.md, results.json and overlay_<trainer>.png of each network.")
@@ -123,7 +122,7 @@ class _Demo:
             "nnUNet_raw": str(out / "raw"),
             "nnUNet_preprocessed": str(out / "preprocessed"),
             "nnUNet_results": str(out / "results"),
-            "nnUNet_extTrainer": str(trainers_folder()),
+            "nnUNet_extTrainer": our_folder(),
             "nnUNet_wandb_enabled": "0",
             # Compiling takes longer than this training.
             "nnUNet_compile": "f",
@@ -132,7 +131,7 @@ class _Demo:
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         kind, visible = on_device(device)
-        self.device_option = ["-device", kind]
+        self.device_option = ("-device", kind)
         self.environment |= visible
         self.console = _Console(stages=3 + len(METHODS))
 
@@ -143,8 +142,7 @@ class _Demo:
         for method in METHODS:
             self.train(method)
         self.console.stage(f"Predict and evaluate {self.settings.test_cases} test cases")
-        results = [self.evaluate(method) for method in METHODS]
-        return self.report(results)
+        return self.report([self.evaluate(method) for method in METHODS])
 
     def generate(self) -> None:
         """Writes the raw data set."""
@@ -152,17 +150,16 @@ class _Demo:
         self.console.stage(f"Generate {settings.training_cases} training and {settings.test_cases} test cases")
         if self.already((self.out / "raw").is_dir()):
             return
-        with written_whole(self.out / "raw") as folder:
+        with atomic_write(self.out / "raw") as folder:
             sizes = (settings.training_cases, settings.test_cases, settings.slices, settings.edge)
-            for _ in phantom.write_dataset(folder, settings.seed, *sizes):
-                pass
+            list(phantom.write_dataset(folder, settings.seed, *sizes))
 
     def preprocess(self) -> None:
         """Plans and preprocesses."""
         self.console.stage("Plan and preprocess: nnUNetv2_plan_and_preprocess")
         if self.already((self.out / "preprocessed").is_dir()):
             return
-        with written_whole(self.out / "preprocessed") as folder:
+        with atomic_write(self.out / "preprocessed") as folder:
             self.nnunet(
                 "nnUNetv2_plan_and_preprocess",
                 *("-d", DATASET_ID, "-c", CONFIGURATION, "-npfp", "2", "-np", "2"),
@@ -203,12 +200,12 @@ class _Demo:
         # Augmentation in this process: the methods then see the same batches, and the network keeps two cores busy.
         self.nnunet("nnUNetv2_train", *arguments, environment={"nnUNet_n_proc_DA": "0"}, while_waiting=show_epochs)
 
-    def evaluate(self, method: str) -> MethodResult:
+    def evaluate(self, method: str) -> dict[str, Any]:
         """Predicts the test cases, and returns what nnU-Net says about them."""
         settings, trainer = self.settings, self.settings.trainer(method)
         predictions = self.out / "predictions" / trainer
         if not predictions.is_dir():
-            with written_whole(predictions) as folder:
+            with atomic_write(predictions) as folder:
                 self.nnunet(
                     "nnUNetv2_predict",
                     *("-i", str(self.raw / "imagesTs"), "-o", str(folder), "-d", DATASET_ID, "-c", CONFIGURATION),
@@ -219,40 +216,38 @@ class _Demo:
                 )
         summary = predictions / "summary.json"
         if not summary.is_file():
-            with written_whole(summary) as file:
+            with atomic_write(summary) as file:
                 self.nnunet(
                     "nnUNetv2_evaluate_folder",
                     *(str(self.raw / "labelsTs"), str(predictions), "-o", str(file), "-np", "1"),
                     *("-djfile", str(self.raw / "dataset.json"), "-pfile", str(predictions / "plans.json")),
                 )
         fold = self.model(trainer) / "fold_0"
-        result = MethodResult.read(
-            method,
-            trainer,
-            json.loads(summary.read_text()),
-            TrainingLog.read(fold),
-            settings.iterations,
-            count_parameters(read_checkpoint(fold / "checkpoint_final.pth")["network_weights"]),
-            phantom.STRUCTURES,
+        result = read_result(
+            json.loads(summary.read_text()), TrainingLog.read(fold), settings.iterations, phantom.STRUCTURES
         )
-        self.console.line(f"{method}: mean Dice {result.mean_dice:.3f}")
-        return result
+        parameters = count_parameters(read_checkpoint(fold / "checkpoint_final.pth")["network_weights"])
+        self.console.line(f"{method}: mean Dice {result['mean_dice']:.3f}")
+        return {"method": method, "trainer": trainer, **result, "parameters": parameters}
 
-    def report(self, results: Sequence[MethodResult]) -> Document:
+    def report(self, results: Sequence[dict[str, Any]]) -> Document:
         """Writes the pictures and the JSON, and returns the document."""
         settings, plan = self.settings, self.plan()
-        pictures = {result.method: self.picture(result) for result in results}
+        pictures = {}
         for result in results:
-            with written_whole(self.out / f"overlay_{result.trainer}.png") as file:
-                file.write_bytes(pictures[result.method])
+            result["parameters_ratio"] = result["parameters"] / results[0]["parameters"]
+            pictures[result["method"]] = self.picture(result["method"], result["trainer"])
+            with atomic_write(self.out / f"overlay_{result['trainer']}.png") as file:
+                file.write_bytes(pictures[result["method"]])
         versions, hardware = package_versions(), describe_hardware(self.device)
-        values = results_json(results, settings=asdict(settings), plan=plan, versions=versions, hardware=hardware)
-        with written_whole(self.out / "results.json") as file:
+        about = {"settings": asdict(settings), "plan": plan, "versions": versions, "hardware": hardware}
+        values = {"format": FORMAT, "results": results, **about}
+        with atomic_write(self.out / "results.json") as file:
             file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
         return demo_document(
             results_frame(results),
             pictures,
-            {result.method: result.trainer for result in results},
+            {result["method"]: result["trainer"] for result in results},
             test_cases=settings.test_cases,
             epochs=settings.epochs,
             iterations=settings.iterations,
@@ -266,25 +261,19 @@ class _Demo:
             versions={**hardware, **versions},
         )
 
-    def picture(self, result: MethodResult) -> bytes:
+    def picture(self, method: str, trainer: str) -> bytes:
         """Returns the overlay of the first of the test cases with the most slices."""
-        files = sorted((self.raw / "labelsTs").iterdir())
-        case = max(files, key=lambda file: sitk.ReadImage(str(file)).GetDepth()).name.removesuffix(".nii.gz")
-        image, reference, prediction = (
-            sitk.ReadImage(str(file))
-            for file in (
-                self.raw / "imagesTs" / f"{case}_0000.nii.gz",
-                self.raw / "labelsTs" / f"{case}.nii.gz",
-                self.out / "predictions" / result.trainer / f"{case}.nii.gz",
-            )
-        )
+        references = {file.name: sitk.ReadImage(str(file)) for file in sorted((self.raw / "labelsTs").iterdir())}
+        case = max(references, key=lambda name: references[name].GetDepth()).removesuffix(".nii.gz")
+        image = sitk.ReadImage(str(self.raw / "imagesTs" / f"{case}_0000.nii.gz"))
+        prediction = sitk.ReadImage(str(self.out / "predictions" / trainer / f"{case}.nii.gz"))
         return draw_prediction(
             sitk.GetArrayFromImage(image),
-            sitk.GetArrayFromImage(reference),
+            sitk.GetArrayFromImage(references[f"{case}.nii.gz"]),
             sitk.GetArrayFromImage(prediction),
             phantom.STRUCTURES,
             image.GetSpacing()[1::-1],
-            f"{result.method}, {case}",
+            f"{method}, {case}",
         )
 
     def plan(self) -> dict[str, Any]:
@@ -306,8 +295,6 @@ class _Demo:
     def nnunet(
         self, name: str, *arguments: str, environment: dict[str, str] | None = None, while_waiting: Any = None
     ) -> None:
-        """Runs a command of nnU-Net."""
-
         def wait() -> None:
             if while_waiting:
                 while_waiting()
@@ -318,11 +305,7 @@ class _Demo:
 
 
 class _Console:
-    """What is shown while the demo runs.
-
-    Args:
-        stages: how many stages there will be.
-    """
+    """What is shown while the demo runs: its stages, of which there will be so many, and what happens in them."""
 
     def __init__(self, stages: int):
         self.stages = stages
@@ -330,13 +313,11 @@ class _Console:
         self._stage_start = self._last_line = time.monotonic()
 
     def stage(self, title: str) -> None:
-        """Announces the next stage."""
         self._stage += 1
         self._stage_start = time.monotonic()
         self._print(f"[{self._stage}/{self.stages}] {title}")
 
     def line(self, text: str) -> None:
-        """Prints a line of the stage."""
         self._print(f"      {text}")
 
     def show_life(self) -> None:

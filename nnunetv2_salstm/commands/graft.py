@@ -15,7 +15,7 @@ from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.trainer_names import NNUNETS_EPOCHS, TrainerName
 
 if TYPE_CHECKING:
-    from nnunetv2_salstm.host.grafted_model import GraftedCheckpoint, GraftedModel
+    from nnunetv2_salstm.host.grafted_model import GraftedCheckpoint
 
 DEFAULT_TRAINER = "nnUNetTrainerSALSTM_A"
 
@@ -54,16 +54,18 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from nnunetv2_salstm.host.grafted_model import graft_model
 
-    model = graft_model(arguments.checkpoint, arguments.output, arguments.trainer, arguments.config)
-    for checkpoint in model.checkpoints:
+    model, has_own_plans, checkpoints = graft_model(
+        arguments.checkpoint, arguments.output, arguments.trainer, arguments.config
+    )
+    for checkpoint in checkpoints:
         print(_described(checkpoint))
-    grafted = {checkpoint.path.parts[0] for checkpoint in model.checkpoints}
+    grafted = {checkpoint.path.parts[0] for checkpoint in checkpoints}
     for folder in sorted(arguments.checkpoint.glob("fold_*")):
         if folder.is_dir() and folder.name not in grafted:
             print(f"{folder.name} has no checkpoint and is left out")
-    print(f"Written to {model.folder}\n{_next_steps(model)}")
-    if model.own_plans:
-        print(f"Training needs these plans, {model.plans_name}, which nnUNetv2_salstm plan writes.")
+    print(f"Written to {model}\n{_next_steps(model, checkpoints[0])}")
+    if has_own_plans:
+        print(f"Training needs these plans, {model.name.split('__')[1]}, which nnUNetv2_salstm plan writes.")
 
 
 def _described(checkpoint: "GraftedCheckpoint") -> str:
@@ -77,22 +79,21 @@ def _described(checkpoint: "GraftedCheckpoint") -> str:
     return text if checkpoint.keeps_momentum else f"{text}; it has no state of nnU-Net's SGD: momentum starts empty"
 
 
-def _next_steps(model: "GraftedModel") -> str:
-    checkpoint = model.checkpoints[0]
+def _next_steps(model: Path, checkpoint: "GraftedCheckpoint") -> str:
     fold = checkpoint.path.parts[0].removeprefix("fold_")
-    options = f"{model.dataset} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name}"
+    trainer, plans_name, configuration = model.name.split("__")
+    options = f"{model.parent.name} {configuration} {fold} -tr {trainer} -p {plans_name}"
     go_on = {}
     if checkpoint.epoch is not None:
-        results, left = model.folder.parents[1], _epochs_left(model.trainer, checkpoint.epoch)
+        results, left = model.parents[1], _epochs_left(trainer, checkpoint.epoch)
         go_on = {f"Continue the training, with nnUNet_results={results}{left}:": f"nnUNetv2_train {options} --c"}
     steps = {
         "Predict, as the stock model did:": (
-            f"nnUNetv2_predict_from_modelfolder -m {model.folder} -i INPUT -o OUTPUT -f {fold} "
-            f"-chk {checkpoint.path.name}"
+            f"nnUNetv2_predict_from_modelfolder -m {model} -i INPUT -o OUTPUT -f {fold} -chk {checkpoint.path.name}"
         ),
         **go_on,
         "Or start a new training from these weights (nnU-Net draws the segmentation heads anew then):": (
-            f"nnUNetv2_train {options} -pretrained_weights {model.folder / checkpoint.path}"
+            f"nnUNetv2_train {options} -pretrained_weights {model / checkpoint.path}"
         ),
     }
     return "\n".join(f"{text}\n    {command}" for text, command in steps.items())

@@ -13,18 +13,16 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 
 if TYPE_CHECKING:
-    from nnunetv2_salstm.evaluation.inspection import ModelFindings
     from nnunetv2_salstm.host.models import Model
-    from nnunetv2_salstm.reporting.document import Document
 
 MOST_MODELS = 2
 
@@ -55,13 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: for a model or images that cannot be read or do not fit together, a missing device, or a folder
             that is not empty or cannot be written to.
     """
-    from nnunetv2_salstm.evaluation.inspection import inspection_json
+    import pandas
+
+    from nnunetv2_salstm.evaluation.inspection import COLLAPSED, FEW, inspection_json
     from nnunetv2_salstm.evaluation.subject import Subject, look_at
     from nnunetv2_salstm.host.cases import find_cases
     from nnunetv2_salstm.host.models import Model, labels_of
     from nnunetv2_salstm.host.versions import describe_hardware, package_versions, require_device
     from nnunetv2_salstm.reporting.document import picture_files, to_html, to_terminal
-    from nnunetv2_salstm.reporting.inspection_figures import ModelMaps, draw_maps
+    from nnunetv2_salstm.reporting.inspection import inspection_document
+    from nnunetv2_salstm.reporting.inspection_figures import draw_maps
 
     if len(arguments.models) > MOST_MODELS:
         raise SalstmError(f"MODEL_FOLDER must be one or two folders, got {len(arguments.models)}")
@@ -85,51 +86,31 @@ def run(arguments: argparse.Namespace) -> None:
         maps: dict[str, bytes] = {}
         for number, case in enumerate(cases, start=1):
             start = time.monotonic()
-            found = look_at(subjects, case)
-            if found:
-                maps[case.name] = draw_maps(case.name, [ModelMaps(label, **vars(one)) for label, one in found.items()])
+            if found := look_at(subjects, case):
+                maps[case.name] = draw_maps(case.name, found)
             print(f"case {number} of {len(cases)}, {case.name}: {time.monotonic() - start:.1f} s", flush=True)
-        document = _document(findings, maps, images, command, versions)
+        document = inspection_document(
+            pandas.concat([model.frame() for model in findings], ignore_index=True),
+            [
+                {"model": model.label, **model.about, "modules": (model.salstm or {}).get("module", "none")}
+                for model in findings
+            ],
+            {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
+            maps,
+            [sentence for model in findings for sentence in model.words()],
+            images=images,
+            collapsed=COLLAPSED,
+            few=FEW,
+            command=command,
+            versions=versions,
+        )
         values = inspection_json(findings, command=command, images=images, made_with=versions)
         for name, picture in picture_files(document.blocks).items():
-            _write(folder, name, picture)
-        _write(folder, "inspect.json", (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
-        _write(folder, "index.html", to_html(document).encode())
+            (folder / name).write_bytes(picture)
+        (folder / "inspect.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "index.html").write_text(to_html(document), encoding="utf-8")
     print(f"\n{to_terminal(document)}")
     print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
-
-
-def _document(
-    findings: "Sequence[ModelFindings]",
-    maps: dict[str, bytes],
-    images: str,
-    command: str,
-    versions: dict[str, str | int],
-) -> "Document":
-    import pandas
-
-    from nnunetv2_salstm.evaluation.inspection import COLLAPSED
-    from nnunetv2_salstm.reporting.inspection import inspection_document
-
-    about = [
-        {
-            "model": model.label,
-            **{name: value for name, value in model.about.items() if name != "folder"},
-            "modules": model.salstm["module"] if model.salstm else "none",
-        }
-        for model in findings
-    ]
-    return inspection_document(
-        pandas.concat([model.frame() for model in findings], ignore_index=True),
-        about,
-        {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
-        maps,
-        [sentence for model in findings for sentence in model.words()],
-        images=images,
-        collapsed=COLLAPSED,
-        command=command,
-        versions=versions,
-    )
 
 
 def _check_pair(models: "Sequence[Model]") -> None:
@@ -151,25 +132,14 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """Yields a folder that becomes `out` when it is complete; an interrupted one is removed.
 
     Raises:
-        SalstmError: if it is there and not empty, or cannot be made.
+        SalstmError: if it is there and not empty, or it cannot be written to.
     """
-    with ExitStack() as stack:
-        try:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
-            folder = stack.enter_context(written_whole(out.absolute()))
-            folder.mkdir()
-        except OSError as error:
-            raise _cannot_write(out, error) from error
-        yield folder
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
     try:
-        (folder / name).write_bytes(content)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SalstmError(f"-o {out} holds something else; choose a new or empty folder")
+        with atomic_write(out.absolute()) as folder:
+            folder.mkdir()
+            yield folder
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
-def _cannot_write(folder: Path, error: OSError) -> SalstmError:
-    return SalstmError(f"-o {folder} cannot be written to: {error.strerror}; free some room, or choose another folder")
+        reason = f"{error.strerror}; free some room, or choose another folder"
+        raise SalstmError(f"-o {out} cannot be written to: {reason}") from error

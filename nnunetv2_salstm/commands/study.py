@@ -12,6 +12,7 @@ what is finished is told from nnU-Net's own outputs, so that the same command go
 
 import argparse
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _launch(study: "Study", arguments: argparse.Namespace) -> None:
-    from nnunetv2_salstm.study.check import check_executor, check_folder, slurm_keeps_accounts
+    from nnunetv2_salstm.study.check import check_executor, check_folder
     from nnunetv2_salstm.study.jobs import study_folder
     from nnunetv2_salstm.study.locks import gpus_of_this_machine, holder
     from nnunetv2_salstm.study.workflow import SNAKEFILE, launch_lock
@@ -100,7 +101,9 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
     command += ["--configfile", str(study.file.resolve()), *SNAKEMAKE]
     if arguments.executor == "slurm":
         command += ["--executor", "slurm", "--jobs", str(arguments.jobs or study.slurm.parallel)]
-        if not slurm_keeps_accounts():
+        # Without accounts Slurm forgets jobs minutes after they have ended.
+        accounts = shutil.which("sacct")
+        if accounts is None or subprocess.run([accounts, "-X", "-n"], capture_output=True).returncode:
             command += ["--slurm-status-command", "squeue"]
     else:
         gpus = len(gpus_of_this_machine()) if study.device == "cuda" else 0

@@ -6,16 +6,12 @@ trainers --path                  the folder for nnUNet_extTrainer, where the ins
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, SUFFIXES
-from nnunetv2_salstm_autoload import trainers_folder
-
-if TYPE_CHECKING:
-    from nnunetv2_salstm.host.trainer_sizes import TrainerSize
 
 STOCK = next(name for name, salstm in METHODS.items() if salstm is None)
 
@@ -36,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: if the installation lacks the folder, or the data set, its plans or the configuration are missing.
     """
     if arguments.path:
-        print(_folder())
+        print(our_folder())
         return
     if (arguments.dataset is None) != (arguments.configuration is None):
         raise SalstmError("-d and -c go together: give for example -d 27 -c 3d_fullres, or neither")
@@ -50,31 +46,25 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"For example: nnUNetv2_train DATASET 3d_fullres 0 -tr {next(iter(METHODS))}_skips_50epochs_seed1")
     if arguments.dataset is not None:
         from nnunetv2_salstm.host.configurations import plans_of_dataset
-        from nnunetv2_salstm.host.trainer_sizes import trainer_sizes
+        from nnunetv2_salstm.host.memory import trainer_sizes
 
         (plan,) = plans_of_dataset(arguments.dataset, arguments.plans, [arguments.configuration])
         print(f"\nOn {plan.name}, plans {arguments.plans}; memory for training as nnU-Net estimates it:\n")
         print(_table(trainer_sizes(plan)))
 
 
-def _folder() -> str:
-    folder = trainers_folder()
-    if folder is None:
-        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
-    return folder
-
-
-def _table(sizes: Sequence["TrainerSize"]) -> str:
+def _table(sizes: Mapping[str, tuple[int, float]]) -> str:
     import pandas
 
     from nnunetv2_salstm.reporting.tables import Table, markdown_table
 
-    (stock,) = (size for size in sizes if size.trainer == STOCK)
+    parameters, memory = map(pandas.Series, zip(*sizes.values(), strict=True))
+    stock = list(sizes).index(STOCK)
     frame = pandas.DataFrame({
-        "trainer": [size.trainer for size in sizes],
-        "parameters (M)": [size.parameters / 1e6 for size in sizes],
-        "x stock": [size.parameters / stock.parameters for size in sizes],
-        "memory (GB)": [size.gigabytes for size in sizes],
-        "memory x stock": [size.gigabytes / stock.gigabytes for size in sizes],
+        "trainer": list(sizes),
+        "parameters (M)": parameters / 1e6,
+        "x stock": parameters / parameters[stock],
+        "memory (GB)": memory,
+        "memory x stock": memory / memory[stock],
     })  # fmt: skip
     return markdown_table(Table(frame, formats=dict.fromkeys(frame.columns[1:], ".2f")))

@@ -11,10 +11,11 @@ from nnunetv2_salstm.converters.case import (
     not_the_dataset,
     without_duplicates,
 )
-from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase, volume_files
+from nnunetv2_salstm.converters.volumes import ENDING, volume_cases, volume_files
 from nnunetv2_salstm.host.files import read_text
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+_MAPPING = {value: value for value in LABELS.values()}
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 _PATIENT = re.compile(r"patient\d{3}")
 
@@ -51,7 +52,6 @@ def find(folder: Path, neighbours: int = 0) -> Collection:
         grouping="patient",
         cases=without_duplicates(cases, problems),
         problems=problems,
-        neighbours=bool(neighbours),
         options={"neighbours": neighbours},
     )
 
@@ -77,12 +77,10 @@ def _cases(patient: Path, test: bool, neighbours: bool, problems: list[str]) -> 
                 f"{patient / f'{name}{part}{ENDING}'}: missing, but Info.cfg names frame {frame}" for part in missing
             ]
             continue
-        mapping = {value: value for value in LABELS.values()}
-        of_image: list[Path | None] = [*labels] or [None]
-        for image in images:
-            for label in of_image:
-                case = VolumeCase(name, patient.name, group, test, image, label, mapping, neighbours)
-                cases.append((case, label if label and len(labels) > 1 else image))
+        cases += volume_cases(
+            images, labels, name=name, group=patient.name, stratum=group, test=test, mapping=_MAPPING,
+            neighbours=neighbours,
+        )  # fmt: skip
     return cases
 
 

@@ -1,5 +1,6 @@
 """What converters have in common: a case that reads itself, and a collection of cases found in a folder."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,12 +69,12 @@ class Collection:
     Args:
         name: of nnU-Net's dataset, without its number.
         channels: of one slice or frame; nnU-Net chooses the normalisation by these names.
-        neighbours: the channels of the previous and the next slice or frame follow.
         grouping: what the groups of the cases are, in the singular.
         cases: all that are complete.
         problems: why other cases are not, each naming a file and a rule.
         remarks: sentences for the summary.
-        options: what else decides on the result, JSON values.
+        options: what else decides on the result, JSON values; with neighbours, those of the previous and the next slice
+            or frame follow the channels.
     """
 
     name: str
@@ -85,9 +86,13 @@ class Collection:
     grouping: str
     cases: list[Case]
     problems: list[str]
-    neighbours: bool = False
     remarks: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether every case has the previous and the next slice or frame, too."""
+        return bool(self.options.get("neighbours"))
 
 
 def map_labels(values: NDArray, mapping: Mapping[int, int], file: Path) -> NDArray[np.uint8]:
@@ -144,6 +149,31 @@ def left_over(folder: Path, known: Container[Path], rule: str) -> list[str]:
         for path in entries(folder)
         if path not in known and (path.is_dir() or (path.suffix and not path.name.lower().endswith(_BESIDES)))
     ]
+
+
+def by_key(folder: Path, pattern: str, rule: str, problems: list[str]) -> dict[str, list[Path]]:
+    """Returns the files of a folder by what the group of a pattern finds in their names; of each there should be one.
+
+    A file whose name is not so, and that is no document, is a problem that names the rule.
+    """
+    matches = {file: match for file in entries(folder) if (match := re.fullmatch(pattern, file.name))}
+    problems += left_over(folder, matches, rule)
+    found: dict[str, list[Path]] = {}
+    for file, match in matches.items():
+        found.setdefault(match[1], []).append(file)
+    return found
+
+
+def one_mask(masks: list[Path], image: Path, expected: Path, what: str, problems: list[str]) -> Path | None:
+    """Returns the mask of an image; None, and a problem, if there is none where one is expected, or more than one."""
+    if len(masks) == 1:
+        return masks[0]
+    problems.append(
+        f"{' and '.join(map(str, masks))}: there must be one mask of {what}; remove all but one"
+        if masks
+        else f"{expected}: missing, the mask of {image.name}"
+    )
+    return None
 
 
 def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:

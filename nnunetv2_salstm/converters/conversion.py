@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ from pathlib import Path
 from nnunetv2_salstm.converters import acdc, cvc_clinicdb, isic2018, synapse
 from nnunetv2_salstm.converters.case import Case, Collection
 from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
-from nnunetv2_salstm.converters.splits import Splits, split
-from nnunetv2_salstm.converters.summary import Facts
+from nnunetv2_salstm.converters.splits import split
+from nnunetv2_salstm.converters.summary import Facts, Summary, summarise
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.images import BadFile
 
@@ -30,21 +30,6 @@ FINDERS: dict[str, Callable[..., Collection]] = {
 DEFAULT_PROCESSES = 8
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What became of a collection.
-
-    Attributes:
-        facts: of the cases that are good, by name.
-        problems: what was bad and left out.
-        splits: of the good training cases.
-    """
-
-    facts: Mapping[str, Facts]
-    problems: list[str]
-    splits: Splits
-
-
 def convert(
     collection: Collection,
     source: Path,
@@ -53,8 +38,8 @@ def convert(
     dry_run: bool = False,
     skip_bad: bool = False,
     processes: int | None = None,
-) -> Converted:
-    """Reads and checks all cases of a collection and writes them as nnU-Net's raw dataset.
+) -> Summary:
+    """Checks all cases of a collection, writes them as nnU-Net's raw dataset, and returns a summary.
 
     Args:
         collection: what was found.
@@ -98,7 +83,7 @@ def convert(
         if not dry_run:
             files = {file for case in cases for file in facts[case.name].files}
             target.finish(collection, files, len(_training(cases)), splits)
-    return Converted(facts, problems, splits)
+    return summarise(collection, facts, problems, splits)
 
 
 @dataclass(frozen=True)

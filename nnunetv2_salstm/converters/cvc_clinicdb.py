@@ -7,9 +7,10 @@ from pathlib import Path
 from nnunetv2_salstm.converters.case import (
     Case,
     Collection,
+    by_key,
     entries,
-    left_over,
     not_the_dataset,
+    one_mask,
     without_duplicates,
 )
 from nnunetv2_salstm.converters.pictures import ENDING, RGB, PictureCase
@@ -23,7 +24,6 @@ FIRST_FRAMES = (
 )
 LAST_FRAME = 612
 _IMAGES, _MASKS = "Original", "Ground Truth"
-_SUFFIXES = (".tif", ".tiff", ".png")
 
 
 def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Collection:
@@ -56,13 +56,9 @@ def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Co
             where = f"from 1 to {LAST_FRAME}" if given is None else f"in {sequences}"
             problems.append(f"{files[0]}: a frame must be in a sequence, {frame} is not {where}")
             continue
-        of_frame = masks.get(frame, [])
-        if len(of_frame) != 1:
-            problems.append(
-                f"{' and '.join(map(str, of_frame))}: there must be one mask of frame {frame}; remove all but one"
-                if of_frame
-                else f"{found[0] / _MASKS / files[0].name}: missing, the mask of {files[0]}"
-            )
+        place = found[0] / _MASKS / files[0].name
+        mask = one_mask(masks.get(frame, []), files[0], place, f"frame {frame}", problems)
+        if mask is None:
             continue
         beside = [
             images[other][0] if len(images.get(other, [])) == 1 and _sequence(other, given) == sequence else None
@@ -70,7 +66,7 @@ def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Co
         ]
         for file in files:
             read = (file, *(neighbour or file for neighbour in beside))
-            cases.append((PictureCase(f"frame{frame:03d}", sequence, "", False, read, of_frame[0]), file))
+            cases.append((PictureCase(f"frame{frame:03d}", sequence, "", False, read, mask), file))
     return Collection(
         name="CVC-ClinicDB",
         licence="research and education only",
@@ -81,7 +77,6 @@ def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Co
         grouping="sequence",
         cases=without_duplicates(cases, problems),
         problems=problems,
-        neighbours=bool(neighbours),
         options={
             "neighbours": neighbours,
             "sequences": None if given is None else {str(frame): sequence for frame, sequence in given.items()},
@@ -92,13 +87,12 @@ def find(folder: Path, neighbours: int = 0, sequences: Path | None = None) -> Co
 def _frames(folder: Path, problems: list[str]) -> dict[int, list[Path]]:
     """Returns the files of each frame, of which there should be one."""
     frames: dict[int, list[Path]] = {}
-    pictures = [file for file in entries(folder) if file.suffix.lower() in _SUFFIXES]
-    problems += left_over(folder, pictures, f"a frame must be one of {', '.join(_SUFFIXES)}")
-    for file in pictures:
-        if file.stem.isdecimal():
-            frames.setdefault(int(file.stem), []).append(file)
+    found = by_key(folder, r"(.*)(?i:\.tiff?|\.png)", "a frame must be one of .tif, .tiff, .png", problems)
+    for name, files in found.items():
+        if name.isdecimal():
+            frames.setdefault(int(name), []).extend(files)
         else:
-            problems.append(f"{file}: the name must be a frame number, got {file.stem}")
+            problems += [f"{file}: the name must be a frame number, got {name}" for file in files]
     return dict(sorted(frames.items()))
 
 

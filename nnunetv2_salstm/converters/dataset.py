@@ -18,7 +18,7 @@ from nnunetv2_salstm.converters.splits import Splits
 from nnunetv2_salstm.converters.volumes import write_volume
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.frames import with_neighbours
 from nnunetv2_salstm.host.images import BadFile, Geometry, read_picture, read_volume, same_geometry
 
@@ -65,11 +65,6 @@ class Target:
     def require_free(self, source: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
         """Makes sure that the folder is not there, or may be gone on with or replaced.
 
-        Args:
-            source: what is converted.
-            settings: what the result depends on, JSON values.
-            overwrite: an earlier conversion may be replaced.
-
         Raises:
             SalstmError: if the folder is not a conversion's, or another's or finished and not to be replaced, or if it
                 holds the source.
@@ -93,14 +88,17 @@ class Target:
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Makes the folder one of a conversion with these settings; an earlier one with others is removed first."""
-        if self.folder.exists() and not self._is_begun(settings):
+        if self._is_begun(settings):
+            return
+        if self.folder.exists():
             # Nobody may take what is half removed for a dataset, or for one that can be gone on with.
-            self._write_json(BEGUN, {"converted_by": MADE_BY, "removed": True})
+            _write_json(self.folder / BEGUN, {"converted_by": MADE_BY, "removed": True})
             for path in self.folder.iterdir():
-                if path.name != BEGUN:
-                    _remove(path)
-        if not self._is_begun(settings):
-            self._write_json(BEGUN, settings)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != BEGUN:
+                    path.unlink()
+        _write_json(self.folder / BEGUN, settings)
 
     def write_case(self, files: Mapping[str, NDArray], geometry: Geometry | None) -> None:
         """Writes the files of a case, unless they are there and hold the same: their source may have changed since.
@@ -112,7 +110,7 @@ class Target:
             file = self.folder / name
             if file.exists() and _holds(file, array, geometry):
                 continue
-            with written_whole(file) as unfinished:
+            with atomic_write(file) as unfinished:
                 if geometry is None:
                     write_picture(array, unfinished)
                 else:
@@ -133,26 +131,18 @@ class Target:
             )
 
     def finish(self, collection: Collection, files: Container[str], training: int, splits: Splits) -> None:
-        """Removes what belongs to no case, and writes the splits and, last of all, dataset.json.
-
-        Args:
-            collection: what was found.
-            files: of all cases, in this folder.
-            training: number of training cases.
-            splits: of these.
-        """
+        """Removes what is none of the cases' files, and writes the splits and, last of all, dataset.json."""
         for part in _PARTS:
             for file in (self.folder / part).glob("*"):
                 # Of a case that was left out in the end, or is another's now, or of a process that was killed.
                 if f"{part}/{file.name}" not in files:
                     file.unlink()
         if splits.folds:
-            self._write_json("splits_final.json", splits.folds)
-            with written_whole(self.splits_file) as unfinished:
-                unfinished.write_text(_to_json(splits.folds))
+            for file in (self.folder / "splits_final.json", self.splits_file):
+                _write_json(file, splits.folds)
         else:
             self.splits_file.unlink(missing_ok=True)
-        self._write_json("dataset.json", describe(collection, self.folder.name, training))
+        _write_json(self.folder / "dataset.json", describe(collection, self.folder.name, training))
         (self.folder / BEGUN).unlink()
 
     def _is_empty(self) -> bool:
@@ -179,10 +169,6 @@ class Target:
     def _read(self, name: str) -> dict[str, Any]:
         found = _read_json(self.folder / name)
         return found if isinstance(found, dict) else {}
-
-    def _write_json(self, name: str, value: Any) -> None:
-        with written_whole(self.folder / name) as unfinished:
-            unfinished.write_text(_to_json(value))
 
 
 def files_of(case: Case, content: Content, ending: str) -> dict[str, NDArray]:
@@ -229,12 +215,6 @@ def _read_json(file: Path) -> Any:
         return None
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def _write_json(file: Path, value: Any) -> None:
+    with atomic_write(file) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=2) + "\n")

@@ -6,16 +6,17 @@ from pathlib import Path
 from nnunetv2_salstm.converters.case import (
     Case,
     Collection,
+    by_key,
     entries,
-    left_over,
     not_the_dataset,
+    one_mask,
     without_duplicates,
 )
 from nnunetv2_salstm.converters.pictures import ENDING, RGB, PictureCase
 
-_IMAGE = re.compile(r"ISIC_\d{7}")
-_MASK = re.compile(r"(ISIC_\d{7})_(?i:segmentation\.png)")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SUFFIXES = ".jpg, .jpeg, .png"
+_SUFFIX = r"(?i:\.jpe?g|\.png)"
+_MASK = r"(ISIC_\d{7})_(?i:segmentation\.png)"
 _PARTS = ("Training", "Validation", "Test")
 
 
@@ -55,30 +56,22 @@ def _cases(images: Path, masks: Path, test: bool, max_size: int | None, problems
     # The challenge had published the test masks later: the folder may be absent, but not one mask in it.
     labelled = masks.is_dir() or not test
     cases: list[tuple[Case, Path]] = []
-    pictures = [file for file in entries(images) if file.suffix.lower() in _SUFFIXES]
-    problems += left_over(images, pictures, f"an image must be one of {', '.join(_SUFFIXES)}")
-    # Beside the pictures are superpixels.
-    pictures = [file for file in pictures if not file.stem.endswith("_superpixels")]
-    mask_of: dict[str, list[Path]] = {}
-    for file in entries(masks):
-        if match := _MASK.fullmatch(file.name):
-            mask_of.setdefault(match[1], []).append(file)
-    found = [file for files in mask_of.values() for file in files]
-    problems += left_over(masks, found, "a mask's name must be ISIC_, seven digits and _segmentation.png")
-    for file in pictures:
-        if not _IMAGE.fullmatch(file.stem):
-            problems.append(f"{file}: an image's name must be ISIC_ and seven digits")
+    pictures = by_key(images, rf"(.*){_SUFFIX}", f"an image must be one of {_SUFFIXES}", problems)
+    mask_of = by_key(masks, _MASK, "a mask's name must be ISIC_, seven digits and _segmentation.png", problems)
+    for name, files in pictures.items():
+        # Beside the pictures are superpixels.
+        if name.endswith("_superpixels"):
             continue
-        of_image = mask_of.get(file.stem, [])
-        if labelled and len(of_image) != 1:
-            problems.append(
-                f"{' and '.join(map(str, of_image))}: there must be one mask of {file.name}; remove all but one"
-                if of_image
-                else f"{masks / f'{file.stem}_segmentation.png'}: missing, the mask of {file.name}"
-            )
+        if not re.fullmatch(r"ISIC_\d{7}", name):
+            problems.append(f"{files[0]}: an image's name must be ISIC_ and seven digits")
             continue
-        mask = of_image[0] if labelled else None
-        cases.append((PictureCase(file.stem, file.stem, "", test, (file,), mask, max_size), file))
-    for name in sorted(mask_of.keys() - {file.stem for file in pictures}):
+        mask = None
+        if labelled:
+            expected = masks / f"{name}_segmentation.png"
+            mask = one_mask(mask_of.get(name, []), files[0], expected, files[0].name, problems)
+            if mask is None:
+                continue
+        cases += [(PictureCase(name, name, "", test, (file,), mask, max_size), file) for file in files]
+    for name in sorted(mask_of.keys() - pictures.keys()):
         problems.append(f"{mask_of[name][0]}: a mask must have an image, {name}.jpg is missing in {images}")
     return cases

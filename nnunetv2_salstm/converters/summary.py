@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas
+from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.converters.case import Case, Collection, Content, count_values
 from nnunetv2_salstm.converters.splits import FOLDS, Splits
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Summary:
     """
 
     cases: list[str]
-    labels: pandas.DataFrame
+    labels: "pandas.DataFrame"
     remarks: list[str]
 
 
@@ -77,18 +79,13 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
 
 def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> str:
     parts = []
-    for kind, of_kind in (
-        ("training", [case for case in cases if not case.test]),
-        ("test", [case for case in cases if case.test]),
-    ):
-        groups = len({case.group for case in of_kind})
-        text = _count(len(of_kind), f"{kind} case")
-        if grouping != "image":
-            text += f" of {_count(groups, grouping)}"
-        unlabelled = sum(facts[case.name].voxels is None for case in of_kind)
-        if unlabelled:
-            text += f" ({unlabelled} without labels)"
-        if of_kind:
+    for test, kind in ((False, "training"), (True, "test")):
+        if of_kind := [case for case in cases if case.test == test]:
+            text = _count(len(of_kind), f"{kind} case")
+            if grouping != "image":
+                text += f" of {_count(len({case.group for case in of_kind}), grouping)}"
+            if unlabelled := sum(facts[case.name].voxels is None for case in of_kind):
+                text += f" ({unlabelled} without labels)"
             parts.append(text)
     return f"Cases: {', '.join(parts)}"
 
@@ -110,7 +107,9 @@ def _folds(grouping: str, splits: Splits) -> list[str]:
     return [f"Folds: {len(splits.folds)}{fewer} by {grouping}{balanced}; cases to validate with: {sizes}"]
 
 
-def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> pandas.DataFrame:
+def _labels(collection: Collection, cases: Sequence[Case], facts: Mapping[str, Facts]) -> "pandas.DataFrame":
+    import pandas
+
     counted = [voxels for case in cases if (voxels := facts[case.name].voxels) is not None]
     unit = "voxels" if any(facts[case.name].spacing for case in cases) else "pixels"
     rows = []

@@ -1,19 +1,19 @@
 """Synapse multi-organ CT (BTCV): the official volumes, or the slices that TransUNet made of them."""
 
 import importlib.util
-import re
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_salstm.converters.case import (
     Case,
     Collection,
+    by_key,
     entries,
-    left_over,
     not_the_dataset,
     without_duplicates,
 )
 from nnunetv2_salstm.converters.transunet import SliceFilesCase, VolumeFileCase
-from nnunetv2_salstm.converters.volumes import ENDING, VolumeCase, volume_files
+from nnunetv2_salstm.converters.volumes import ENDING, volume_cases
 from nnunetv2_salstm.host.errors import SalstmError
 
 ORGANS = (
@@ -34,10 +34,6 @@ ORGANS = (
 # TransUNet's choice, in its order.
 EIGHT_ORGANS = ("aorta", "gallbladder", "left_kidney", "right_kidney", "liver", "pancreas", "spleen", "stomach")
 TRANSUNET_TEST_CASES = (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38)
-_IMAGE = re.compile(r"img(\d{4})\.nii(\.gz)?")
-_LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?")
-_SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
-_STACK = re.compile(r"(case\d{4})\.npy\.h5")
 
 
 def find(folder: Path, neighbours: int = 0, organs: int | None = None) -> Collection:
@@ -77,7 +73,6 @@ def _collection(channel: str, neighbours: int, organs: int, **found) -> Collecti
         labels={"background": 0, **{name: value for value, name in enumerate(names, 1)}},
         file_ending=ENDING,
         grouping="patient",
-        neighbours=bool(neighbours),
         options={"neighbours": neighbours, "organs": organs},
         **found,
     )
@@ -88,70 +83,58 @@ def _has_volumes(folder: Path) -> bool:
 
 
 def _find_volumes(folder: Path, training: Path, neighbours: int, organs: int) -> Collection:
+    beside = bool(neighbours)
     kept = EIGHT_ORGANS if organs == 8 else ORGANS
     mapping = {0: 0, **{value: kept.index(organ) + 1 if organ in kept else 0 for value, organ in enumerate(ORGANS, 1)}}
     problems: list[str] = []
-    images, labels = (
-        _by_number(training / name, pattern, problems) for name, pattern in (("img", _IMAGE), ("label", _LABEL))
-    )
+    images, labels = (_by_number(training / name, problems) for name in ("img", "label"))
     for number in sorted(labels.keys() - images.keys()):
-        problems.append(f"{labels[number][0]}: a mask must have an image, img{number:04d}.nii.gz is missing in img/")
+        problems.append(f"{labels[number][0]}: a mask must have an image, img{number}.nii.gz is missing in img/")
     cases: list[tuple[Case, Path]] = []
     for number, of_number in images.items():
         if number not in labels:
-            problems.append(f"{training / 'label' / f'label{number:04d}.nii.gz'}: missing, the mask of {of_number[0]}")
+            problems.append(f"{training / 'label' / f'label{number}.nii.gz'}: missing, the mask of {of_number[0]}")
             continue
-        name, test = f"case{number:04d}", organs == 8 and number in TRANSUNET_TEST_CASES
-        for image in of_number:
-            for label in labels[number]:
-                case = VolumeCase(name, name, "", test, image, label, mapping, bool(neighbours))
-                cases.append((case, label if len(labels[number]) > 1 else image))
+        test = organs == 8 and int(number) in TRANSUNET_TEST_CASES
+        cases += volume_cases(of_number, labels[number], **_about(number, test), mapping=mapping, neighbours=beside)
     if organs == len(ORGANS):
         # The challenge keeps the labels of its test cases; TransUNet has its own among the labelled ones.
-        for number, of_number in _by_number(_testing(folder), _IMAGE, problems).items():
-            name = f"case{number:04d}"
-            for image in of_number:
-                cases.append((VolumeCase(name, name, "", True, image, None, {}, bool(neighbours)), image))
+        testing = (folder if (folder / "Testing").is_dir() else folder / "RawData") / "Testing" / "img"
+        for number, of_number in _by_number(testing, problems).items():
+            cases += volume_cases(of_number, [], **_about(number, True), mapping={}, neighbours=beside)
     return _collection("CT", neighbours, organs, cases=without_duplicates(cases, problems), problems=problems)
 
 
-def _testing(folder: Path) -> Path:
-    return (folder if (folder / "Testing").is_dir() else folder / "RawData") / "Testing" / "img"
+def _about(number: str, test: bool) -> dict[str, Any]:
+    return {"name": f"case{number}", "group": f"case{number}", "stratum": "", "test": test}
 
 
-def _by_number(folder: Path, pattern: re.Pattern[str], problems: list[str]) -> dict[int, list[Path]]:
+def _by_number(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
     """Returns the files of each number, of which there should be one."""
-    matches = {file: match for file in entries(folder) if (match := pattern.fullmatch(file.name))}
-    problems += left_over(folder, matches, f"the name must be {folder.name}, four digits and {ENDING} or .nii")
-    numbers = {int(match[1]): file.name.partition(".")[0] for file, match in matches.items()}
-    return {number: volume_files(folder, name) for number, name in numbers.items()}
+    rule = f"the name must be {folder.name}, four digits and {ENDING} or .nii"
+    return by_key(folder, rf"{folder.name}(\d{{4}})\.nii(?:\.gz)?", rule, problems)
 
 
 def _find_slices(folder: Path, neighbours: int) -> Collection:
     problems: list[str] = []
     cases: list[tuple[Case, Path]] = []
-    slices: dict[str, dict[int, Path]] = {}
-    for file in entries(folder / "train_npz"):
-        if match := _SLICE.fullmatch(file.name):
-            slices.setdefault(match[1], {})[int(match[2])] = file
-    known = [file for files in slices.values() for file in files.values()]
-    problems += left_over(folder / "train_npz", known, "the name must be caseNNNN_sliceMMM.npz")
-    for name, files in slices.items():
+    train = folder / "train_npz"
+    found = by_key(train, r"(case\d{4})_slice\d{3}\.npz", "the name must be caseNNNN_sliceMMM.npz", problems)
+    for name, slices in found.items():
+        files = {int(file.stem[-3:]): file for file in slices}
         missing = [number for number in range(max(files)) if number not in files]
         if missing:
             problems.append(
-                f"{folder / 'train_npz' / f'{name}_slice{missing[0]:03d}.npz'}: missing; "
+                f"{train / f'{name}_slice{missing[0]:03d}.npz'}: missing; "
                 f"the slices of a case must be numbered without a gap, {len(missing)} of {max(files) + 1} are not there"
             )
             continue
         stack = tuple(files[number] for number in range(len(files)))
         cases.append((SliceFilesCase(name, name, "", False, stack, bool(neighbours)), files[0]))
-    volumes = entries(folder / "test_vol_h5")
-    for file in volumes:
-        if match := _STACK.fullmatch(file.name):
-            cases.append((VolumeFileCase(match[1], match[1], "", True, file, bool(neighbours)), file))
-    problems += left_over(folder / "test_vol_h5", [file for _, file in cases], "the name must be caseNNNN.npy.h5")
-    if volumes and importlib.util.find_spec("h5py") is None:
+    test = folder / "test_vol_h5"
+    for name, volumes in by_key(test, r"(case\d{4})\.npy\.h5", "the name must be caseNNNN.npy.h5", problems).items():
+        cases.append((VolumeFileCase(name, name, "", True, volumes[0], bool(neighbours)), volumes[0]))
+    if entries(test) and importlib.util.find_spec("h5py") is None:
         raise SalstmError('test_vol_h5/ is read with h5py; install it with: pip install "nnunetv2-salstm[convert]"')
     remark = "TransUNet's files have no spacing: 1 mm was written, so that distances are in voxels, not in mm."
     return _collection(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
-from nnunetv2_salstm.converters.neighbours import with_neighbours
+from nnunetv2_salstm.converters.volumes import with_neighbours
 from nnunetv2_salstm.host.images import BadFile, Geometry, reading
 
 _MAPPING = {value: value for value in range(9)}

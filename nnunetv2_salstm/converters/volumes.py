@@ -1,16 +1,16 @@
 """Volumes in NIfTI files."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
-from nnunetv2_salstm.converters.neighbours import with_neighbours
 from nnunetv2_salstm.host.datasets import NIFTI
 from nnunetv2_salstm.host.images import Geometry, in_place, read_volume
 
@@ -49,6 +49,28 @@ class VolumeCase(Case):
             label = map_labels(values, self.mapping, self.label)
         images = with_neighbours(volume.values) if self.neighbours else (volume.values,)
         return Content(images, label, volume.geometry, tuple(remarks))
+
+
+def with_neighbours(volume: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Returns a volume (D, H, W), and for each of its slices the previous and the next one, in volumes of that size.
+
+    The first slice is its own previous one, and the last its own next one.
+    """
+    previous = np.concatenate([volume[:1], volume[:-1]])
+    following = np.concatenate([volume[1:], volume[-1:]])
+    return volume, previous, following
+
+
+def volume_cases(images: Sequence[Path], labels: Sequence[Path | None], **about: Any) -> list[tuple[Case, Path]]:
+    """Returns a case for each image and label file, with the one that tells it from others; there should be one.
+
+    Labels may be missing; what else a case has is the same for all.
+    """
+    return [
+        (VolumeCase(image=image, label=label, **about), label if label and len(labels) > 1 else image)
+        for image in images
+        for label in labels or [None]
+    ]
 
 
 def volume_files(folder: Path, name: str) -> list[Path]:

@@ -7,17 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nnunetv2_salstm.evaluation.metrics import SURFACE
-from nnunetv2_salstm.evaluation.results import Endpoint, Results, long_table, wide_table
+from nnunetv2_salstm.evaluation.results import Endpoint, Results, finite, long_table, wide_table
 from nnunetv2_salstm.evaluation.statistics import FEWEST, POINT
-from nnunetv2_salstm.evaluation.verdicts import UNDECIDED, Answer, Compared, Verdicts
+from nnunetv2_salstm.evaluation.verdicts import Answer, Verdicts
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 
 FORMAT = 2
+# What is shown of subgroups.
+SUBGROUPS = ["method", "subgroup", "count", "difference", "low", "high", "p_holm"]
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,19 @@ class Comparison:
 
     def overview(self) -> pd.DataFrame:
         """Returns a row for each method, named as readers call it, with the columns that reports show."""
-        verdicts, results = self.verdicts(), self.results
+        verdicts, results, label = self.verdicts(), self.results, self.endpoint.label
         summary = results.summary().set_index(["method", "label", "metric"])
-        values = results.values(self.endpoint.label, self.endpoint.metric)
-        finite = values[np.isfinite(values["value"])]
         # Between seeds, each over all its folds.
-        seeds = finite.groupby(["method", "seed"])["value"].mean().groupby("method").std()
+        seeds = finite(results.values(label, self.endpoint.metric)).groupby(["method", "seed"])["value"].mean()
+        seed_spread = seeds.groupby("method").std()
         rows = []
         for name in results.methods:
             row: dict[str, Any] = {
                 "method": results.short[name],
-                "difference": math.nan,
-                "methods_difference": math.nan,
+                "mean": summary.loc[(name, label, self.endpoint.metric), "mean"],
+                "spread": summary.loc[(name, label, self.endpoint.metric), "spread"],
+                "seed_spread": seed_spread.get(name, math.nan),
             }
-            row |= {
-                what: summary.loc[(name, self.endpoint.label, self.endpoint.metric), what]
-                for what in ("mean", "spread")
-            }
-            row["seed_spread"] = seeds.get(name, math.nan)
             for metric in SURFACE:
                 if metric in results.metrics and metric != self.endpoint.metric:
                     row[metric] = summary.loc[(name, results.all_labels[0], metric), "mean"]
@@ -87,9 +83,7 @@ class Comparison:
                 found = verdicts[name]
                 row |= {"difference": found.networks.difference, "methods_difference": found.methods.difference}
                 row |= asdict(found.pairs)
-            for question in ("networks", "methods"):
-                answer = getattr(verdicts[name], question) if name in verdicts.compared else None
-                row |= {f"{question}_{column}": value for column, value in _columns(answer).items()}
+                row |= _columns("networks", found.networks) | _columns("methods", found.methods)
             if verdicts.ranks:
                 rank = verdicts.ranks[name]
                 row |= {"rank": rank.rank, "rank_low": rank.low, "rank_high": rank.high, "first": rank.first}
@@ -99,11 +93,40 @@ class Comparison:
     def noise(self) -> pd.DataFrame:
         """Returns a row for each pair of trainings of one method: method, first, second, difference, low, high."""
         rows = [
-            (found.method, found.first, found.second, gap.difference, gap.low, gap.high)
-            for found in self.verdicts().repeats
-            for gap in (found.networks,)
+            (pair.method, pair.first, pair.second, pair.networks.difference, pair.networks.low, pair.networks.high)
+            for pair in self.verdicts().repeats
         ]
         return pd.DataFrame(rows, columns=["method", "first", "second", "difference", "low", "high"])
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Returns what reports show, methods named as readers call them.
+
+        The tables are methods (see `overview`), summary, secondary, trainings, subgroups and published of `Results`,
+        runs (what is known of every training), noise, differences of every case by label in the endpoint's metric, and
+        pairs (ours, theirs) of every case in the endpoint.
+        """
+        results, endpoint = self.results, self.endpoint
+        pairs = [
+            results.pairs(method, label, endpoint.metric).assign(method=method, label=label)
+            for method in results.methods[1:]
+            for label in results.all_labels
+        ]
+        by_label = pd.concat(pairs)
+        subgroups = results.subgroups(endpoint, self.subgroups)
+        tables = {
+            "summary": results.summary(),
+            "secondary": results.secondary(endpoint),
+            "trainings": results.trainings(endpoint),
+            "runs": pd.DataFrame(self.trainings),
+            "subgroups": subgroups.reindex(columns=SUBGROUPS) if len(subgroups) else subgroups,
+            "published": results.beside_published(self.published) if self.published else pd.DataFrame(),
+            "differences": by_label.assign(difference=by_label["ours"] - by_label["theirs"]),
+            "pairs": by_label[by_label["label"] == endpoint.label],
+        }
+        for name, table in tables.items():
+            if "method" in table:
+                tables[name] = table.assign(method=table["method"].map(results.short))
+        return {"methods": self.overview(), "noise": self.noise(), **tables}
 
     def notes(self) -> list[str]:
         """Returns what the numbers mean, one line each."""
@@ -160,7 +183,7 @@ class Comparison:
             "endpoint": asdict(self.endpoint),
             "overlap": results.overlap,
             "sentences": verdicts.sentences,
-            "verdicts": {name: _verdict(found) for name, found in verdicts.compared.items()},
+            "verdicts": {name: asdict(found) for name, found in verdicts.compared.items()},
             "repeats": [asdict(repeat) for repeat in verdicts.repeats],
             "ranks": {name: asdict(rank) for name, rank in verdicts.ranks.items()},
             "confounders": self.confounders,
@@ -168,7 +191,7 @@ class Comparison:
             "cost": self.cost,
             "summary": _records(results.summary()),
             "secondary": _records(results.secondary(self.endpoint)),
-            "subgroups": _records(results.subgroups(self.endpoint, self.subgroups)) if self.subgroups else [],
+            "subgroups": _records(results.subgroups(self.endpoint, self.subgroups)),
             "subgroup_of_case": self.subgroups,
             "beside_published": _records(results.beside_published(self.published)) if self.published else [],
             "published": self.published,
@@ -231,33 +254,17 @@ class Comparison:
         )
 
 
-def _columns(answer: Answer | None) -> dict[str, Any]:
-    if answer is None:
-        names = ("low", "high", "p", "p_holm", "false_claim", "count")
-        return {"verdict": "", "equivalence": "", **dict.fromkeys(names, math.nan)}
+def _columns(question: str, answer: Answer) -> dict[str, Any]:
     return {
-        "verdict": answer.verdict,
-        "equivalence": answer.equivalence,
-        "low": answer.low,
-        "high": answer.high,
-        "p": None if answer.verdict == UNDECIDED else answer.estimate.p,
-        "p_holm": answer.p,
-        "false_claim": answer.false_claim,
-        "count": answer.estimate.count,
+        f"{question}_verdict": answer.verdict,
+        f"{question}_equivalence": answer.equivalence,
+        f"{question}_low": answer.low,
+        f"{question}_high": answer.high,
+        f"{question}_p": answer.p_uncorrected,
+        f"{question}_p_holm": answer.p,
+        f"{question}_false_claim": answer.false_claim,
+        f"{question}_count": answer.count,
     }
-
-
-def _verdict(found: Compared) -> dict[str, Any]:
-    values = asdict(found)
-    for question in ("networks", "methods"):
-        answer = getattr(found, question)
-        values[question]["equivalence"] = answer.equivalence
-        estimate = values[question].pop("estimate")
-        # Those of the answer are corrected, and what the verdict is from.
-        for name in ("p", "p_equivalent"):
-            estimate[f"{name}_uncorrected"] = estimate.pop(name)
-        values[question] |= estimate
-    return values
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

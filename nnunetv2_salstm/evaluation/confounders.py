@@ -1,9 +1,10 @@
 """Whether methods are compared like for like: everything but the network should be equal."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nnunetv2_salstm.evaluation.runs import Method, Run
+from nnunetv2_salstm.evaluation.runs import Run
 
 # What the trainings should share, by what it is called for readers, as nnU-Net's debug.json names it.
 _TRAINING = {
@@ -18,63 +19,59 @@ _TRAINING = {
 _CONFIGURATION = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier", "batch_dice")
 
 
-def confounders(methods: Sequence[Method], configuration: str | None) -> list[str]:
+def confounders(methods: Mapping[str, Sequence[Run]], configuration: str | None) -> list[str]:
     """Returns a sentence for each thing but the network in which methods differ from the first."""
     found = []
     baseline, *others = methods
-    expected = _facts(baseline, configuration)
+    expected = _facts(methods[baseline], configuration)
     for method in others:
-        facts = _facts(method, configuration)
+        facts = _facts(methods[method], configuration)
         for name, theirs in expected.items():
-            ours = facts.get(name, set())
-            if theirs and ours and ours != theirs:
-                found.append(f"{method.name} and {baseline.name} differ in {name}: {_text(ours)} and {_text(theirs)}.")
-        seeds, their_seeds = (len(m.runs) for m in (method, baseline))
+            ours = facts.get(name, theirs)
+            if ours != theirs:
+                found.append(f"{method} and {baseline} differ in {name}: {_text(ours)} and {_text(theirs)}.")
+        seeds, their_seeds = len(methods[method]), len(methods[baseline])
         if seeds != their_seeds:
-            found.append(
-                f"{method.name} was trained {_times(seeds)} with the same data, {baseline.name} {_times(their_seeds)}."
-            )
-    if any("all" in run.folds for method in methods for run in method.runs):
+            found.append(f"{method} was trained {_times(seeds)} with the same data, {baseline} {_times(their_seeds)}.")
+    if any("all" in run.folds for runs in methods.values() for run in runs):
         found.append("The fold named all is validated on the cases that it was trained on.")
     return found
 
 
-def runs_table(methods: Sequence[Method]) -> list[dict[str, str]]:
+def runs_table(runs: Iterable[Run]) -> list[dict[str, str]]:
     """Returns what is known of every training: trainer, fold, epochs, torch, device and nnU-Net.
 
     Stock trainers do not write down nnU-Net's version; ours write it to the log, with "release" or "checkout".
     """
     rows = []
-    for method in methods:
-        for run in method.runs:
-            for fold, training in run.folds.items():
-                debug, log = training.debug, training.log
-                gpu = str(debug.get("gpu_name", "None"))
-                rows.append({
-                    "trainer": run.name,
-                    "fold": str(fold),
-                    "epochs": str(debug.get("num_epochs", "")) or str(len(log.train_loss) or ""),
-                    "torch": str(debug.get("torch_version", "")),
-                    "device": str(debug.get("device", "")) if gpu == "None" else gpu,
-                    "nnU-Net": " / ".join(sorted(log.nnunet)) or "not written",
-                })  # fmt: skip
+    for run in runs:
+        for fold, training in run.folds.items():
+            debug, log = training.debug, training.log
+            gpu = str(debug.get("gpu_name", "None"))
+            rows.append({
+                "trainer": run.name,
+                "fold": str(fold),
+                "epochs": str(debug.get("num_epochs", "")) or str(len(log.train_loss) or ""),
+                "torch": str(debug.get("torch_version", "")),
+                "device": str(debug.get("device", "")) if gpu == "None" else gpu,
+                "nnU-Net": " / ".join(sorted(log.nnunet)) or "not written",
+            })  # fmt: skip
     return rows
 
 
-def _facts(method: Method, configuration: str | None) -> dict[str, set[str]]:
-    facts: dict[str, set[str]] = {}
-    for run in method.runs:
+def _facts(runs: Iterable[Run], configuration: str | None) -> dict[str, set[str]]:
+    facts: defaultdict[str, set[str]] = defaultdict(set)
+    for run in runs:
         for training in run.folds.values():
             for name, key in _TRAINING.items():
                 if key in training.debug:
-                    facts.setdefault(name, set()).add(str(training.debug[key]))
-            epochs = training.log.train_loss
-            if epochs:
-                facts.setdefault("epochs in the log", set()).add(str(max(epochs) + 1))
+                    facts[name].add(str(training.debug[key]))
+            if training.log.train_loss:
+                facts["epochs in the log"].add(str(max(training.log.train_loss) + 1))
             if training.log.nnunet:
-                facts.setdefault("nnU-Net", set()).update(training.log.nnunet)
+                facts["nnU-Net"] |= training.log.nnunet
         for name, value in _plan(run, configuration).items():
-            facts.setdefault(name, set()).add(str(value))
+            facts[name].add(str(value))
     return facts
 
 

@@ -1,11 +1,12 @@
 """What methods cost: time and parameters of their trainings, and times and memory of a benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
-from nnunetv2_salstm.evaluation.runs import Method
+import numpy as np
+
+from nnunetv2_salstm.evaluation.runs import Run
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.host.trainer_names import are_one_method, without_length
@@ -14,23 +15,26 @@ from nnunetv2_salstm.host.trainer_names import are_one_method, without_length
 MEASURED = ("training_step", "inference_tile", "peak_memory")
 
 
-def cost_of(methods: Sequence[Method], bench: Path | None) -> dict[str, dict[str, float]]:
+def cost_of(methods: Mapping[str, Sequence[Run]], bench: Path | None) -> dict[str, dict[str, float]]:
     """Returns what each method costs: from its trainings, and from a file of `nnUNetv2_salstm bench` if there is one.
 
     Raises:
         SalstmError: if a checkpoint or the file cannot be read.
     """
+    from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
+
     measured = {} if bench is None else _bench(bench)
     found: dict[str, dict[str, float]] = {}
-    for method in methods:
-        values = found.setdefault(method.name, {})
-        trainings = [training for run in method.runs for training in run.folds.values()]
+    for method, runs in methods.items():
+        values = found.setdefault(method, {})
+        trainings = [training for run in runs for training in run.folds.values()]
         times = [median(training.log.epoch_seconds.values()) for training in trainings if training.log.epoch_seconds]
         if times:
             values["epoch_seconds"] = mean(times)
         if trainings:
-            values["parameters"] = _parameters(trainings[0].folder / "checkpoint_final.pth")
-        trainer = without_length(method.name)
+            checkpoint = read_checkpoint(trainings[0].folder / "checkpoint_final.pth")
+            values["parameters"] = count_parameters(checkpoint["network_weights"])
+        trainer = without_length(method)
         for name, quantities in measured.items():
             if are_one_method(name, trainer):
                 values.update(quantities)
@@ -43,7 +47,7 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
     try:
         plans = {row["plan"]: None for row in report["measurements"]}
         found = {
-            row["trainer"]: {name: _median(row[name]) for name in MEASURED if row.get(name) is not None}
+            row["trainer"]: {name: float(np.median(row[name])) for name in MEASURED if row.get(name) is not None}
             for row in report["measurements"]
         }
     except (KeyError, TypeError) as error:
@@ -54,13 +58,3 @@ def _bench(file: Path) -> dict[str, dict[str, float]]:
             "with: nnUNetv2_salstm bench -d DATASET -c CONFIGURATION --json FILE"
         )
     return found
-
-
-def _median(value: Any) -> float:
-    return float(median(value)) if isinstance(value, list) else float(value)
-
-
-def _parameters(checkpoint: Path) -> int:
-    from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
-
-    return count_parameters(read_checkpoint(checkpoint)["network_weights"])

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_salstm.evaluation.peak_memory import measured_growth
+from nnunetv2_salstm.evaluation.peak_memory import measure_growth
 from nnunetv2_salstm.host.configurations import BenchPlan
 from nnunetv2_salstm.host.frames import KEY, with_neighbours
 
@@ -26,24 +25,6 @@ SHORTEST_MEASUREMENT = 2.0
 MOST_TILES = 200
 # The second training step is the first with the optimiser's momentum.
 WARM_UP_STEPS = 2
-
-
-@dataclass(frozen=True)
-class Size:
-    """What one trainer's network needs.
-
-    Attributes:
-        parameters: number of them.
-        flops: of the forward pass of one tile, by torch's counter (convolutions and matrix products).
-        peak_memory: bytes that building the network and two training steps added at most; None where the system does
-            not tell.
-        first_step_seconds: of the first training step, compilation included.
-    """
-
-    parameters: int
-    flops: int
-    peak_memory: int | None
-    first_step_seconds: float
 
 
 class Subject:
@@ -142,21 +123,29 @@ class Subject:
 
 def measure_size(
     trainer: str, plan: BenchPlan, device: str, batch_size: int | None, on_step: Callable[[], None]
-) -> tuple[Subject, Size]:
+) -> tuple[Subject, dict[str, float | None]]:
     """Builds a trainer, warms it up and returns it with what it needs.
 
-    The memory is this process's own growth: on the CPU it is only right in a fresh process.
+    That is: parameters; flops of the forward pass of one tile, by torch's counter (convolutions and matrix products);
+    peak_memory, the bytes that building the network and two training steps added at most, None where the system does
+    not tell; first_step_seconds, compilation included. On the CPU the memory is only right in a fresh process.
     """
     seconds = []
-    with measured_growth(device) as growth:
+
+    def build() -> Subject:
         subject = Subject(trainer, plan, device, batch_size)
         for _ in range(WARM_UP_STEPS):
-            start = time.perf_counter()
-            subject.train_step()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(_seconds(subject.train_step))
             on_step()
-    parameters = sum(parameter.numel() for parameter in subject.network.parameters())
-    return subject, Size(parameters, subject.count_flops(), growth.bytes, seconds[0])
+        return subject
+
+    subject, growth = measure_growth(device, build)
+    return subject, {
+        "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
+        "flops": subject.count_flops(),
+        "peak_memory": growth,
+        "first_step_seconds": seconds[0],
+    }
 
 
 def time_in_turns(

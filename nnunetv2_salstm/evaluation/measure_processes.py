@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.evaluation.benchmark import Measurement
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_salstm.evaluation.benchmark import QUANTITIES
 from nnunetv2_salstm.evaluation.measure import WARM_UP_STEPS
 from nnunetv2_salstm.evaluation.measure_worker import OUT_OF_MEMORY, Job
 from nnunetv2_salstm.host.commands import on_device
+from nnunetv2_salstm.host.configurations import BenchPlan
 from nnunetv2_salstm.host.errors import SalstmError
 
 FAILED_LINES = 20
@@ -25,8 +28,8 @@ def steps(job: Job) -> int:
     return len(job.trainers) * (warm_ups + 2 * job.repeats)
 
 
-def measure_plan(job: Job, folder: Path, on_step: Callable[[], object]) -> list[Measurement]:
-    """Runs the processes of one plan: on the CPU one for each trainer's memory, then one where all take turns.
+def measure_plan(job: Job, folder: Path, on_step: Callable[[], object]) -> list[dict[str, Any]]:
+    """Returns the measurements of one plan, see `Benchmark`; on the CPU each trainer's memory has a process of its own.
 
     Args:
         job: what to measure.
@@ -38,7 +41,10 @@ def measure_plan(job: Job, folder: Path, on_step: Callable[[], object]) -> list[
     """
     kind, visible = on_device(job.device)
     job, isolated = replace(job, device=kind), _isolated(kind)
-    found: dict[str, dict[str, Any]] = {name: {"error": None} for name in job.trainers}
+    plan = job.plan
+    about = {"plan": plan.name, "configuration": plan.configuration, "patch_size": _patch_size(plan)}
+    empty = dict.fromkeys(("batch_size", "compiled", *QUANTITIES, "error"))
+    found: dict[str, dict[str, Any]] = {name: {**about, "trainer": name, **empty} for name in job.trainers}
     if isolated:
         for name in job.trainers:
             for event in _run_worker(replace(job, trainers=[name], repeats=0), folder, visible, on_step):
@@ -49,7 +55,11 @@ def measure_plan(job: Job, folder: Path, on_step: Callable[[], object]) -> list[
             # The networks share a process now, so that their memory would be wrong.
             if not (isolated and event["event"] == "size"):
                 _take(event, found)
-    return [Measurement.make(job.plan, name, values) for name, values in found.items()]
+    return list(found.values())
+
+
+def _patch_size(plan: BenchPlan) -> list[int]:
+    return list(PlansManager(plan.plans).get_configuration(plan.configuration).patch_size)
 
 
 def _take(event: dict[str, Any], found: dict[str, dict[str, Any]]) -> None:
@@ -57,7 +67,7 @@ def _take(event: dict[str, Any], found: dict[str, dict[str, Any]]) -> None:
         for name, times in event["times"].items():
             found[name].update(times)
     else:
-        found[event["trainer"]].update({k: v for k, v in event.items() if k not in ("event", "trainer")})
+        found[event["trainer"]].update({name: value for name, value in event.items() if name != "event"})
 
 
 def _run_worker(

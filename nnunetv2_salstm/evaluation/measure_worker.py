@@ -50,15 +50,10 @@ class Job:
 
 def work(job: Job, emit: Callable[[dict[str, Any]], None]) -> None:
     """Does the job and emits what it finds."""
+    # Not at the top: `main` has to send first what these print to standard error.
     import torch
 
-    from nnunetv2_salstm.evaluation.measure import (
-        Subject,
-        is_out_of_memory,
-        measure_size,
-        release_memory,
-        time_in_turns,
-    )
+    from nnunetv2_salstm.evaluation import measure
 
     def on_step() -> None:
         emit({"event": "step"})
@@ -69,25 +64,25 @@ def work(job: Job, emit: Callable[[dict[str, Any]], None]) -> None:
         torch.backends.cudnn.benchmark = True
     else:
         torch.set_num_threads(multiprocessing.cpu_count())
-    subjects: dict[str, Subject] = {}
+    subjects: dict[str, measure.Subject] = {}
     for name in job.trainers:
         try:
-            subject, size = measure_size(name, job.plan, job.device, job.batch_size, on_step)
+            subject, size = measure.measure_size(name, job.plan, job.device, job.batch_size, on_step)
         except Exception as error:
             traceback.print_exc()
-            short = OUT_OF_MEMORY if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+            short = OUT_OF_MEMORY if measure.is_out_of_memory(error) else f"{type(error).__name__}: {error}"
             emit({"event": "failed", "trainer": name, "error": short})
             del error
-            release_memory(job.device)
+            measure.release_memory(job.device)
         else:
             subjects[name] = subject
             shape = {"batch_size": subject.batch_size, "compiled": subject.is_compiled}
-            emit({"event": "size", "trainer": name, **shape, **asdict(size)})
+            emit({"event": "size", "trainer": name, **shape, **size})
     if job.repeats and subjects:
         try:
-            times = time_in_turns(subjects, job.repeats, on_step)
+            times = measure.time_in_turns(subjects, job.repeats, on_step)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not measure.is_out_of_memory(error):
                 raise
             for name in subjects:
                 emit({"event": "failed", "trainer": name, "error": OUT_OF_MEMORY})

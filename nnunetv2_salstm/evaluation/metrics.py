@@ -100,15 +100,7 @@ def score(
         labels: what to score. Voxels that the reference ignores are background in both.
         tolerances: mm within which surfaces agree, for each label.
         surface: whether HD95 and NSD are wanted, which need MONAI; None otherwise.
-
-    Raises:
-        ValueError: if the shapes differ, or the prediction has a value that the labels do not.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"the prediction has the shape {prediction.shape}, its reference {reference.shape}")
-    foreign = sorted(set(np.unique(prediction).tolist()) - labels.known())
-    if foreign:
-        raise ValueError(f"the prediction has the values {foreign}, which are not labels of this data set")
     counts = True if labels.ignore is None else reference != labels.ignore
     flat = tuple(axis for axis, size in enumerate(reference.shape) if size == 1)
     edges = tuple(edge for edge, size in zip(spacing, reference.shape, strict=True) if size > 1)

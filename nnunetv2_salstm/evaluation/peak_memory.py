@@ -1,45 +1,30 @@
 """How much memory a piece of work needed at most."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-import torch
-
+Result = TypeVar("Result")
 _STATUS = Path("/proc/self/status")
 
 
-@dataclass
-class Growth:
-    """Bytes by which memory grew at most; None where the system does not tell."""
-
-    bytes: int | None = None
-
-
-@contextmanager
-def measured_growth(device: str) -> Iterator[Growth]:
-    """Yields what will hold, after the block, by how much memory grew in it at most.
+def measure_growth(device: str, work: Callable[[], Result]) -> tuple[Result, int | None]:
+    """Does the work and returns its result and the bytes by which memory grew at most; None where that is not known.
 
     On CUDA that is what tensors occupied (max_memory_allocated). On the CPU it is the resident memory of the whole
     process, whose peak counts from the start of the process: measure once, in a fresh one. Elsewhere it is not known.
     """
-    growth = Growth()
     if device == "cuda":
+        import torch
+
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        yield growth
-        growth.bytes = torch.cuda.max_memory_allocated() - before
-        return
-    if device != "cpu":
-        yield growth
-        return
+        return work(), torch.cuda.max_memory_allocated() - before
     resident, _ = _resident()
-    yield growth
+    result = work()
     _, peak = _resident()
-    if resident is not None and peak is not None:
-        growth.bytes = peak - resident
+    return result, peak - resident if device == "cpu" and resident is not None and peak is not None else None
 
 
 def _resident() -> tuple[int | None, int | None]:

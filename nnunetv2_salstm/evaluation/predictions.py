@@ -1,7 +1,6 @@
-"""Which predictions are compared: the files of all runs, paired with their references, and tables about the cases."""
+"""Which predictions are compared: files of all runs, paired with their references, and tables about the cases."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,18 @@ from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_table
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A case as a run predicted it."""
-
-    run: Run
-    fold: int | str | None
-    case: Case
-
-
 def find_predictions(
     runs: Sequence[Run], references: Path, ending: str, common_only: bool
-) -> tuple[list[Prediction], list[str]]:
+) -> tuple[list[Case], list[str]]:
     """Returns every prediction, and a sentence for each run in which others lack cases.
 
     Raises:
         SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
     """
     reference_of = case_files(references, ending)
-    found: dict[str, dict[str, Prediction]] = {}
+    found: dict[str, dict[str, Case]] = {}
     for run in runs:
-        cases: dict[str, Prediction] = {}
+        cases: dict[str, Case] = {}
         for fold, folder in run.predictions.items():
             for name, file in case_files(folder, ending).items():
                 if name in cases:
@@ -40,7 +30,7 @@ def find_predictions(
                         f"{run.name} has {name} in the folds {cases[name].fold} and {fold}; name folds that do not "
                         "overlap with -f"
                     )
-                cases[name] = Prediction(run, fold, Case(name, reference_of.get(name, references / file.name), file))
+                cases[name] = Case(name, reference_of.get(name, references / file.name), file, run.name, fold)
         if not cases:
             folders = run.predictions.values()
             others = {f"*{''.join(file.suffixes[-2:])}" for folder in folders for file in folder.glob("[!.]*.*")}

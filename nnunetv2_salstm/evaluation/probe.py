@@ -7,7 +7,6 @@ attentions' own `factors` are called through functions that look at what goes in
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_salstm.evaluation.features import (
+    CLOSED,
     OPEN,
-    Gate,
-    GateValues,
     Mean,
     distance_from_identity,
     distance_from_uniform,
+    effective_rank,
     entropy,
     magnitude,
     sparsity,
@@ -34,146 +33,67 @@ from nnunetv2_salstm.nn.slices import Factors
 
 GATES = ("i", "f", "o", "g")
 DIRECTIONS = ("forward", "reverse")
+# The numbers about a stage: of its skip before and after the block, of what the module adds, of gates and attention.
+NUMBERS = (
+    *(f"{kind}_{name}" for kind in ("before", "after", "module") for name in ("sparsity", "magnitude")),
+    "contribution",
+    *(f"{gate}_{name}" for gate in GATES for name in ("mean", "deviation", "low", "high")),
+    *(
+        f"{direction}_{name}"
+        for direction in DIRECTIONS
+        for name in ("entropy", "from_identity", "from_uniform", "rank", "rank_kept")
+    ),
+)
 
 
-@dataclass(frozen=True)
-class Features:
-    """What is said about feature maps; None where they are zero everywhere.
-
-    Attributes:
-        sparsity: Hoyer's, mean over channels and tiles.
-        magnitude: mean absolute value.
-    """
-
-    sparsity: float | None
-    magnitude: float | None
-
-
-@dataclass(frozen=True)
-class AttentionFindings:
-    """What is said about one direction's attention matrices.
-
-    Attributes:
-        entropy, from_identity, from_uniform: means over the matrices; the entropy is None for a single channel.
-        matrix: the mean matrix, (C, C).
-    """
-
-    entropy: float | None
-    from_identity: float
-    from_uniform: float
-    matrix: Tensor
-
-
-@dataclass(frozen=True)
-class ModuleFindings:
-    """What is said about a stage's module.
-
-    Attributes:
-        output: what it adds, on its own grid.
-        contribution: |block(x) - x|_2 / |x|_2, None where x is zero.
-        gates: by name, {} for a module without an LSTM.
-        attention: by direction, {} for a module without attention.
-    """
-
-    output: Features
-    contribution: float | None
-    gates: dict[str, Gate]
-    attention: dict[str, AttentionFindings]
-
-
-@dataclass(frozen=True)
-class StageFindings:
-    """What is said about one stage of the encoder in one case.
-
-    Attributes:
-        before, after: the stage's skip before and after the block; equal where there is none.
-        module: the block's, None where there is none.
-    """
-
-    before: Features
-    after: Features
-    module: ModuleFindings | None
-
-
-class _FeatureValues:
-    def __init__(self) -> None:
-        self.sparsity, self.magnitude = Mean(), Mean()
-
-    def add(self, x: Tensor) -> None:
-        self.sparsity.add(sparsity(x))
-        self.magnitude.add(magnitude(x))
-
-    @property
-    def result(self) -> Features:
-        return Features(self.sparsity.value, self.magnitude.value)
-
-
-class _AttentionValues:
-    def __init__(self) -> None:
-        self.entropy, self.from_identity, self.from_uniform = Mean(), Mean(), Mean()
-        self.total: Any = 0.0
-        self.count = 0
-
-    def add(self, matrix: Tensor) -> None:
-        self.entropy.add(entropy(matrix))
-        self.from_identity.add(distance_from_identity(matrix))
-        self.from_uniform.add(distance_from_uniform(matrix))
-        self.total = self.total + matrix.double().sum(0).cpu()
-        self.count += len(matrix)
-
-    @property
-    def result(self) -> AttentionFindings:
-        identity, uniform = (mean.total / mean.count for mean in (self.from_identity, self.from_uniform))
-        return AttentionFindings(self.entropy.value, identity, uniform, self.total / self.count)
-
-
-class _ModuleValues:
-    """What one block's module does, for one sample a tile, as nnU-Net predicts.
+class StageValues:
+    """What was seen of one stage, for one sample a tile, as nnU-Net predicts.
 
     Attributes:
         maps: |contribution|_2 over the channels on the block's grid, (*ceil(S / stride)), for each tile.
+        matrices: the attention matrices' sum and number, by direction.
     """
 
     def __init__(self) -> None:
-        self.output = _FeatureValues()
+        self._means: dict[str, Mean] = defaultdict(Mean)
         self.added = self.there = 0.0
         self.voxels = 0
-        self.gates = {name: GateValues(-OPEN) if name == "g" else GateValues() for name in GATES}
-        self.attention: dict[str, _AttentionValues] = defaultdict(_AttentionValues)
         self.maps: list[Tensor] = []
+        self.matrices: dict[str, tuple[Tensor, int]] = {}
 
-    def contribution(self, block: SALSTMBlock, compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Stands in for the block's own `contribution`."""
-        contribution = compute(x)
-        current = x[: len(contribution)]  # in 2.5D the other frames follow
-        per_cell = torch.linalg.vector_norm(contribution, dim=1, keepdim=True)
-        nothing = per_cell.new_zeros(len(current), 1, *current.shape[2:])
-        self.output.add(contribution)
-        self.added += squared_norm(add_upsampled(nothing, per_cell, block.stride))
-        self.there += squared_norm(current)
-        self.voxels += nothing.numel()
-        self.maps.append(per_cell[0, 0].cpu())
-        return contribution
+    def add_features(self, kind: str, x: Tensor) -> None:
+        """Adds feature maps, (B, C, *S), of the kind "before", "after" or "module"."""
+        self._means[f"{kind}_sparsity"].add(sparsity(x))
+        self._means[f"{kind}_magnitude"].add(magnitude(x))
 
-    def factors(
-        self, block: SALSTMBlock, direction: str, compute: Callable[[ConvLSTMState], Factors], state: ConvLSTMState
-    ) -> Factors:
-        """Stands in for an attention's own `factors`."""
-        matrix, value = compute(state)
-        # Of three frames only the current one's output is used: the middle one.
-        used = slice(1, None, NUM_FRAMES) if isinstance(block, FrameBlock) else slice(None)
-        for name in GATES:
-            self.gates[name].add(getattr(state, name)[used])
-        if matrix.dim() == 3:  # else the attention is off
-            self.attention[direction].add(matrix[used])
-        return matrix, value
+    def add_gate(self, gate: str, values: Tensor) -> None:
+        """Adds values of a gate."""
+        self._means[f"{gate}_mean"].add(values)
+        self._means[f"{gate}_deviation"].add(values.square())  # until `numbers`
+        self._means[f"{gate}_low"].add((values < (-OPEN if gate == "g" else CLOSED)).float())
+        self._means[f"{gate}_high"].add((values > OPEN).float())
 
-    @property
-    def result(self) -> ModuleFindings:
-        gates = {name: values.result for name, values in self.gates.items() if values.mean.count}
-        contribution = (self.added / self.there) ** 0.5 if self.there else None
-        attention = {direction: values.result for direction, values in self.attention.items()}
-        return ModuleFindings(self.output.result, contribution, gates, attention)
+    def add_attention(self, direction: str, matrix: Tensor, value: Tensor) -> None:
+        """Adds attention matrices, (B, C, C), and what they choose from, (B, C, N)."""
+        self._means[f"{direction}_entropy"].add(entropy(matrix))
+        self._means[f"{direction}_from_identity"].add(distance_from_identity(matrix))
+        self._means[f"{direction}_from_uniform"].add(distance_from_uniform(matrix))
+        self._means[f"{direction}_rank"].add(effective_rank(matrix))
+        self._means[f"{direction}_rank_kept"].add(effective_rank(matrix @ value) / effective_rank(value))
+        total, count = self.matrices.get(direction, (0.0, 0))
+        self.matrices[direction] = total + matrix.double().sum(0).cpu(), count + len(matrix)
+
+    def numbers(self) -> dict[str, float | None]:
+        """Returns those of NUMBERS that the stage has; None where its maps are zero everywhere."""
+        numbers = {name: mean.value for name, mean in self._means.items()}
+        for gate in GATES:
+            mean, square = numbers.get(f"{gate}_mean"), numbers.get(f"{gate}_deviation")
+            if mean is not None and square is not None:
+                # Rounding may leave less than nothing.
+                numbers[f"{gate}_deviation"] = max(square - mean**2, 0.0) ** 0.5
+        if self.there:
+            numbers["contribution"] = (self.added / self.there) ** 0.5
+        return numbers
 
 
 class Probe:
@@ -193,44 +113,60 @@ class Probe:
 
     def clear(self) -> None:
         """Forgets what was seen."""
-        self._before: dict[int, _FeatureValues] = defaultdict(_FeatureValues)
-        self._after: dict[int, _FeatureValues] = defaultdict(_FeatureValues)
-        self._modules = {stage: _ModuleValues() for stage in self.blocks}
+        self._stages: dict[int, StageValues] = defaultdict(StageValues)
 
-    @property
-    def findings(self) -> list[StageFindings]:
-        """What is said about each stage, the full resolution first."""
-        return [
-            StageFindings(before.result, self._after[stage].result, self._modules[stage].result)
-            if stage in self.blocks
-            else StageFindings(before.result, before.result, None)
-            for stage, before in sorted(self._before.items())
-        ]
+    def numbers(self) -> list[dict[str, float | None]]:
+        """Returns those of NUMBERS that each stage has, the full resolution first."""
+        return [self._stages[stage].numbers() for stage in sorted(self._stages)]
+
+    def matrices(self) -> dict[tuple[int, str], Tensor]:
+        """Returns the mean attention matrices, (C, C), by stage and direction."""
+        return {
+            (stage, direction): total / count
+            for stage, seen in sorted(self._stages.items())
+            for direction, (total, count) in seen.matrices.items()
+        }
 
     def maps(self, stage: int) -> list[Tensor]:
         """Returns the size of a stage's contribution on its block's grid, for each tile.
 
         It is |contribution|_2 over the channels, in units of the root mean square of the skip's |x|_2.
         """
-        seen = self._modules[stage]
+        seen = self._stages[stage]
         typical = (seen.there / seen.voxels) ** 0.5
         return [tile / typical if typical else tile for tile in seen.maps]
 
     def _see(self, last: nn.Module, inputs: tuple[Any], skips: Sequence[Tensor]) -> None:
         """Sees what goes into the blocks and what comes out, as a forward hook of theirs or of the encoder."""
-        before = inputs[0] if self.blocks else skips
-        for stage, skip in enumerate(before):
-            self._before[stage].add(skip[: len(skip) // self.frames])
-        for stage in self.blocks:
-            self._after[stage].add(skips[stage])
+        for stage, (before, after) in enumerate(zip(inputs[0] if self.blocks else skips, skips, strict=True)):
+            self._stages[stage].add_features("before", before[: len(before) // self.frames])
+            self._stages[stage].add_features("after", after)
 
     def _contribution(self, stage: int, compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return self._modules[stage].contribution(self.blocks[stage], compute, x)
+        """Stands in for a block's own `contribution`."""
+        contribution, seen = compute(x), self._stages[stage]
+        current = x[: len(contribution)]  # in 2.5D the other frames follow
+        per_cell = torch.linalg.vector_norm(contribution, dim=1, keepdim=True)
+        nothing = per_cell.new_zeros(len(current), 1, *current.shape[2:])
+        seen.add_features("module", contribution)
+        seen.added += squared_norm(add_upsampled(nothing, per_cell, self.blocks[stage].stride))
+        seen.there += squared_norm(current)
+        seen.voxels += nothing.numel()
+        seen.maps.append(per_cell[0, 0].cpu())
+        return contribution
 
     def _factors(
         self, stage: int, direction: str, compute: Callable[[ConvLSTMState], Factors], state: ConvLSTMState
     ) -> Factors:
-        return self._modules[stage].factors(self.blocks[stage], direction, compute, state)
+        """Stands in for an attention's own `factors`."""
+        matrix, value = compute(state)
+        # Of three frames only the current one's output is used: the middle one.
+        used = slice(1, None, NUM_FRAMES) if isinstance(self.blocks[stage], FrameBlock) else slice(None)
+        for gate in GATES:
+            self._stages[stage].add_gate(gate, getattr(state, gate)[used])
+        if matrix.dim() == 3:  # else the attention is off
+            self._stages[stage].add_attention(direction, matrix[used], value[used])
+        return matrix, value
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -109,10 +109,6 @@ class Results:
         found = means.groupby(level=levels)
         return {(str(label), str(metric)): frame.droplevel(levels) for (label, metric), frame in found}
 
-    def column(self, method: str, label: str, metric: str) -> pd.Series:
-        """Returns a method's values by case and group, means over the trainings."""
-        return self.by_case[label, metric][method]
-
     def values(self, label: str, metric: str) -> pd.DataFrame:
         """Returns the values of all trainings: method, seed, fold, case, value."""
         chosen = (self.table["label"] == label) & (self.table["metric"] == metric)
@@ -129,8 +125,8 @@ class Results:
             cases: which, all by default.
             by_unit: means over the cases of each group, where there are groups.
         """
-        sides = {"ours": self.column(method, label, metric), "theirs": self.column(self.baseline, label, metric)}
-        both = pd.DataFrame(sides).dropna()
+        values = self.by_case[label, metric]
+        both = pd.DataFrame({"ours": values[method], "theirs": values[self.baseline]}).dropna()
         if cases is not None:
             both = both[both.index.get_level_values("case").isin(list(cases))]
         if by_unit and self.groups:
@@ -159,27 +155,30 @@ class Results:
         for method in self.methods:
             for label in self.all_labels:
                 for metric in self.metrics:
-                    values = self.column(method, label, metric)
-                    finite = values[np.isfinite(values)]
-                    infinite = int(np.isinf(values).sum())
-                    counts = (len(finite), infinite, len(values) - len(finite) - infinite)
-                    spread = finite.std() if len(finite) > 1 else np.nan
-                    rows.append((method, label, metric, finite.mean(), spread, *counts))
-        return pd.DataFrame(
-            rows, columns=["method", "label", "metric", "mean", "spread", "finite", "infinite", "undefined"]
-        )
+                    values = self.by_case[label, metric][method]
+                    known = values[np.isfinite(values)]
+                    rows.append({
+                        "method": method,
+                        "label": label,
+                        "metric": metric,
+                        "mean": known.mean(),
+                        "spread": known.std(),
+                        "finite": len(known),
+                        "infinite": int(np.isinf(values).sum()),
+                        "undefined": int(values.isna().sum()),
+                    })  # fmt: skip
+        return pd.DataFrame(rows)
 
     def secondary(self, endpoint: Endpoint) -> pd.DataFrame:
         """Returns every label and metric but the primary endpoint: networks over units, corrected within the metric."""
-        rows = []
-        for metric in self.metrics:
-            for method in self.methods[1:]:
-                for label in self.all_labels:
-                    if (metric, label) != (endpoint.metric, endpoint.label):
-                        rows.append(
-                            {"method": method, "label": label, "metric": metric, **self._row(method, label, metric)}
-                        )
-        return _corrected(rows, ["metric"], self.same_as_baseline)
+        rows = [
+            {"method": method, "label": label, "metric": metric, **self._row(method, label, metric)}
+            for metric in self.metrics
+            for method in self.methods[1:]
+            for label in self.all_labels
+            if (metric, label) != (endpoint.metric, endpoint.label)
+        ]
+        return self._corrected(rows, "metric")
 
     def _row(self, method: str, label: str, metric: str, cases: Collection[str] | None = None) -> dict[str, object]:
         pairs = self.pairs(method, label, metric, cases, by_unit=True)
@@ -189,10 +188,8 @@ class Results:
 
     def trainings(self, endpoint: Endpoint) -> pd.DataFrame:
         """Returns the mean of the primary endpoint over the finite cases of each training, and their number."""
-        values = self.values(endpoint.label, endpoint.metric)
-        finite = values[np.isfinite(values["value"])]
-        grouped = finite.groupby(TRAINING, sort=False)["value"]
-        return pd.DataFrame({"mean": grouped.mean(), "cases": grouped.count()}).reset_index()
+        grouped = finite(self.values(endpoint.label, endpoint.metric)).groupby(TRAINING, sort=False)["value"]
+        return grouped.agg(mean="mean", cases="count").reset_index()
 
     def subgroups(self, endpoint: Endpoint, members: Mapping[str, str]) -> pd.DataFrame:
         """Returns the networks' difference within each subgroup of cases, corrected over all of them.
@@ -201,25 +198,39 @@ class Results:
             endpoint: the primary one.
             members: the subgroup of each case.
         """
-        rows: list[dict[str, object]] = []
+        rows = []
         for method in self.methods[1:]:
             for subgroup in sorted(set(members.values())):
                 cases = [case for case, name in members.items() if name == subgroup]
                 found = self._row(method, endpoint.label, endpoint.metric, cases)
                 rows.append({"method": method, "subgroup": subgroup, **found})
-        return _corrected(rows, [], self.same_as_baseline)
+        return self._corrected(rows)
+
+    def _corrected(self, rows: list[dict[str, object]], within: str | None = None) -> pd.DataFrame:
+        """Adds p after Holm's correction, A/A pairs left out, and the verdict about the networks."""
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
+        p = frame["p"].astype(float)
+        planned = p[~frame["method"].isin(self.same_as_baseline) & p.notna()]
+        families = frame[within] if within else pd.Series("", frame.index)
+        for _, family in planned.groupby(families[planned.index]):
+            p = p.mask(p.index.isin(family.index), pd.Series(holm(family.to_dict())))
+        shown = (p < ALPHA) & (frame["towards"] != 0)
+        verdict = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), NOT_SHOWN)
+        return frame.assign(p_holm=p, verdict=verdict)
 
     def beside_published(self, published: Mapping[str, float]) -> pd.DataFrame:
         """Returns every method's mean Dice beside somebody else's on the cases that both have."""
         rows = []
         for method in self.methods:
-            ours = self.column(method, self.all_labels[0], "dice").droplevel("group").dropna()
-            shared = [case for case in ours.index if case in published]
-            theirs = [published[case] for case in shared]
-            found = estimate(ours[shared].to_numpy(), theirs)
-            means = {"mean": float(ours[shared].mean()), "published": float(np.mean(theirs))}
+            ours = self.by_case[self.all_labels[0], "dice"][method].droplevel("group").dropna()
+            ours = ours[ours.index.isin(list(published))]
+            theirs = np.array([published[case] for case in ours.index])
+            found = estimate(ours.to_numpy(), theirs)
             gap = {"difference": found.difference, "low": found.low, "high": found.high}
-            rows.append({"method": method, "cases": len(shared), **means, **gap})
+            means = {"mean": ours.mean(), "published": theirs.mean()}
+            rows.append({"method": method, "cases": len(ours), **means, **gap})
         return pd.DataFrame(rows)
 
 
@@ -266,16 +277,7 @@ def wide_table(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[order].rename_axis(columns=None).reset_index()
 
 
-def _corrected(rows: list[dict[str, object]], within: Sequence[str], same: Sequence[str]) -> pd.DataFrame:
-    """Adds p after Holm's correction, A/A pairs left out, and the verdict about the networks."""
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    frame["p_holm"] = frame["p"].astype(float)
-    planned = frame[~frame["method"].isin(list(same)) & frame["p"].notna()]
-    for _, family in planned.groupby(list(within)) if within else [("", planned)]:
-        for place, p in holm(family["p"].astype(float).to_dict()).items():
-            frame.loc[place, "p_holm"] = p
-    shown = (frame["p_holm"] < ALPHA) & (frame["towards"] != 0)
-    frame["verdict"] = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), NOT_SHOWN)
-    return frame
+def finite(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows whose value is neither infinite nor undefined."""
+    found: pd.DataFrame = values[np.isfinite(values["value"])]
+    return found

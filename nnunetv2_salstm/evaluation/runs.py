@@ -117,23 +117,15 @@ class Run:
         return split_seed(self.name)[1]
 
 
-@dataclass(frozen=True)
-class Method:
-    """Runs that differ in the seed only; where a whole comparison is of one method (A/A), a single run."""
+def methods_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs of each method, which differ in the seed only, by its name, in the order of the runs.
 
-    name: str
-    runs: list[Run]
-
-
-def methods_of(runs: Iterable[Run]) -> list[Method]:
-    """Returns the methods in the order in which the runs name them; the runs themselves where all are of one method."""
-    runs = list(runs)
+    Where all are of one method (A/A) each run stands for itself.
+    """
     methods: dict[str, list[Run]] = {}
     for run in runs:
         methods.setdefault(split_seed(run.name)[0], []).append(run)
-    if len(methods) == 1:
-        methods = {run.name: [run] for run in runs}
-    return [Method(name, members) for name, members in methods.items()]
+    return methods if len(methods) > 1 else {run.name: [run] for run in runs}
 
 
 def short_names(methods: Sequence[str]) -> dict[str, str]:
@@ -206,14 +198,14 @@ def runs_of_folders(predictions: Mapping[str, Path]) -> list[Run]:
     return [Run(name, {None: folder}) for name, folder in predictions.items()]
 
 
-def curves_table(methods: Sequence[Method]) -> "pd.DataFrame":
+def curves_table(methods: Mapping[str, Sequence[Run]]) -> "pd.DataFrame":
     """Returns the learning curves of all trainings: method, training, epoch, quantity, value."""
     import pandas as pd
 
     rows = [
-        (method.name, f"{run.name} fold {fold}", epoch, quantity, value)
-        for method in methods
-        for run in method.runs
+        (method, f"{run.name} fold {fold}", epoch, quantity, value)
+        for method, runs in methods.items()
+        for run in runs
         for fold, training in run.folds.items()
         for quantity in ("train_loss", "val_loss", "pseudo_dice")
         for epoch, value in getattr(training.log, quantity).items()
@@ -221,7 +213,7 @@ def curves_table(methods: Sequence[Method]) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["method", "training", "epoch", "quantity", "value"])
 
 
-def overlap_of(runs: Iterable[Run], cases: Mapping[int | str, int], references: int) -> float | None:
+def overlap_of(runs: Iterable[Run], cases: Mapping[Any, int], references: int) -> float | None:
     """Returns n_test / n_train of the trainings, their mean; None where it is not known.
 
     Args:

@@ -6,28 +6,36 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import fingerprint, written_whole
+from nnunetv2_salstm.host.files import atomic_write, fingerprint
 from nnunetv2_salstm.host.images import BadFile, in_place, read_label_map, require_labels
 
 # What is cached is another when the rules of scoring change.
-RULES = 3
+RULES = 4
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prediction and its reference, both files; the name is nnU-Net's case identifier."""
+    """A prediction and its reference, both files.
+
+    Attributes:
+        name: nnU-Net's case identifier.
+        reference, prediction: their files.
+        run: name of the run that predicted it.
+        fold: in whose validation it was predicted, None for a folder of the user's.
+    """
 
     name: str
     reference: Path
     prediction: Path
+    run: str
+    fold: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,45 +68,31 @@ class Scoring:
         return score(values, reference.values, spacing, self.labels, self.tolerances, self.surface)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a case could not be scored; names the file."""
-
-    case: Case
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
 def score_cases(
-    cases: Sequence[Case], scoring: Scoring, processes: int, cache: Path
-) -> tuple[dict[Case, dict[str, Scores]], list[Failure]]:
-    """Returns the scores of all cases that can be scored, and the failures.
+    cases: Sequence[Case], scoring: Scoring, processes: int, folder: Path
+) -> tuple[dict[Case, dict[str, Scores]], dict[Case, str]]:
+    """Returns the scores of all cases that can be scored, and of the others the reason, which names the file.
 
-    Cases whose files have not changed since they were scored are taken from the folder `cache`. What is finished when
-    the user interrupts is kept there.
+    What was scored before is taken from `folder`, whatever the files' names were then.
     """
     from tqdm import tqdm
 
-    store = _Cache(cache, scoring)
-    scores = {case: found for case in cases if (found := store.get(case)) is not None}
-    failures = []
-    waiting = [case for case in cases if case not in scores]
-    known = f", {len(scores)} known" if scores else ""
+    store = _Cache(folder, scoring)
+    found: dict[Case, dict[str, Scores] | str] = {case: scores for case in cases if (scores := store.get(case))}
+    waiting = [case for case in cases if case not in found]
+    known = f", {len(found)} known" if found else ""
     with tqdm(total=len(waiting), unit="case", desc=f"scoring{known}", disable=not waiting) as bar:
-        try:
-            for case, result in _results(waiting, scoring, processes):
-                if isinstance(result, str):
-                    failures.append(Failure(case, result))
-                else:
-                    scores[case] = result
-                    store.put(case, result)
-                bar.update()
-        finally:
-            store.save()
-    order = {case: place for place, case in enumerate(cases)}
-    return {case: scores[case] for case in cases if case in scores}, sorted(failures, key=lambda f: order[f.case])
+        for case, result in _results(waiting, scoring, processes):
+            found[case] = result
+            if not isinstance(result, str):
+                store.put(case, result)
+            bar.update()
+    if store.error:
+        print(f"The scores could not be kept for the next time: {store.error}")
+    # In the order of the cases, as several processes end in any.
+    results = {case: found[case] for case in cases}
+    failures = {case: result for case, result in results.items() if isinstance(result, str)}
+    return {case: result for case, result in results.items() if not isinstance(result, str)}, failures
 
 
 def _results(cases: Sequence[Case], scoring: Scoring, processes: int) -> Iterable[tuple[Case, dict[str, Scores] | str]]:
@@ -139,59 +133,31 @@ def _attempt(case: Case, scoring: Scoring) -> dict[str, Scores] | str:
 
 
 class _Cache:
-    """Scores of earlier runs: one file for each way of scoring and folder of predictions."""
+    """Scores by the contents of both files and the way of scoring, in a file each."""
 
     def __init__(self, folder: Path, scoring: Scoring):
         self.folder = folder
         self.way = json.dumps([RULES, asdict(scoring)], sort_keys=True)
-        self.files: dict[Path, dict[str, Any]] = {}
-        self.changed: set[Path] = set()
-        self.fingerprints: dict[Path, str] = {}
+        self.fingerprint = cache(fingerprint)
+        self.error: OSError | None = None
 
     def get(self, case: Case) -> dict[str, Scores] | None:
-        """Returns the scores of a case, None if it was not scored or a file has changed."""
-        entry = self._entries(case).get(case.name)
-        if entry is None or entry["files"] != self._fingerprints(case):
-            return None
-        return {label: Scores(**values) for label, values in entry["scores"].items()}
+        try:
+            entry = json.loads(self._file(case).read_text())
+        except (OSError, ValueError):
+            return None  # none yet, or unreadable: scored anew and written anew
+        return {label: Scores(**values) for label, values in entry.items()}
 
     def put(self, case: Case, scores: Mapping[str, Scores]) -> None:
-        """Remembers the scores of a case."""
-        self._entries(case)[case.name] = {
-            "files": self._fingerprints(case),
-            "scores": {label: asdict(values) for label, values in scores.items()},
-        }
-        self.changed.add(self._file(case))
-
-    def save(self) -> None:
-        """Writes what is new; says so where the folder cannot be written."""
         try:
-            for file in sorted(self.changed):
-                with written_whole(file) as unfinished:
-                    unfinished.write_text(json.dumps(self.files[file]))
+            with atomic_write(self._file(case)) as unfinished:
+                unfinished.write_text(json.dumps({label: asdict(values) for label, values in scores.items()}))
         except OSError as error:
-            print(f"The scores could not be kept for the next time: {error}")
-        self.changed.clear()
-
-    def _fingerprints(self, case: Case) -> list[str | None]:
-        for file in {case.reference, case.prediction} - self.fingerprints.keys():
-            # One that cannot be read is not scored either, and its reason is said then.
-            with suppress(OSError):
-                self.fingerprints[file] = fingerprint(file)
-        return [self.fingerprints.get(file) for file in (case.reference, case.prediction)]
+            self.error = error
 
     def _file(self, case: Case) -> Path:
-        folders = [str(case.reference.parent.resolve()), str(case.prediction.parent.resolve())]
-        return self.folder / f"{hashlib.sha256(json.dumps([self.way, *folders]).encode()).hexdigest()[:32]}.json"
-
-    def _entries(self, case: Case) -> dict[str, Any]:
-        file = self._file(case)
-        if file not in self.files:
-            try:
-                self.files[file] = json.loads(file.read_text())
-            except (OSError, ValueError):
-                self.files[file] = {}  # none yet, or unreadable: scored anew and written anew
-        return self.files[file]
+        key = [self.way, *map(self.fingerprint, (case.reference, case.prediction))]
+        return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
 
 def default_cache() -> Path:

@@ -1,16 +1,15 @@
 """Paired statistics on arrays: mean differences with interval, test and equivalence, Holm's correction, ranks.
 
 One test answers each question, Student's t on the differences: it is about the mean that is reported, and its p,
-interval and sign cannot contradict each other. Distributions and ranks are scipy's. What is written out here is what
-scipy has not: the correction for overlapping training sets, and Holm's (statsmodels would be one more dependency for a
-loop of four lines).
+interval and sign cannot contradict each other. Distributions and ranks are scipy's. Written out is what scipy has not:
+the correction for overlapping training sets, and Holm's (statsmodels would be a dependency for a loop of four lines).
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -93,42 +92,40 @@ def estimate(
     """
     gaps = differences(ours, theirs)
     finite = gaps[np.isfinite(gaps)]
-    count, direction = len(gaps), 1 if higher_is_better else -1
-    if not len(finite):
+    found: dict[str, Any] = {"difference": float(finite.mean())} if len(finite) else {}
+    sign = 0
+    if len(finite) > 1:
+        found |= _student(finite, margin, overlap)
+        sign = int(np.sign(finite.mean()))
+    if len(finite) < len(gaps):
         p, sign = _signed_rank(gaps)
-        return Estimate(count, 0, p=p, towards=sign * direction, test="signed-rank")
-    mean = float(finite.mean())
-    if len(finite) < 2:
-        single = Estimate(count, 1, mean)
-    else:
-        single = _student(finite, mean, direction, margin, overlap, count)
-    if len(finite) == count:
-        return single
-    p, sign = _signed_rank(gaps)
-    return Estimate(
-        count, len(finite), mean, single.low, single.high, single.spread, p, sign * direction, "signed-rank"
-    )
+        found |= {"p": p, "test": "signed-rank", "p_equivalent": None, "false_claim": None}
+    return Estimate(len(gaps), len(finite), **found, towards=sign if higher_is_better else -sign)
 
 
-def _student(
-    gaps: np.ndarray, mean: float, direction: int, margin: float | None, overlap: float, count: int
-) -> Estimate:
+def _student(gaps: np.ndarray, margin: float | None, overlap: float) -> dict[str, float | None]:
     from scipy.special import stdtr, stdtrit
 
-    n = len(gaps)
-    spread = float(gaps.std(ddof=1))
-    sign = int(np.sign(mean)) * direction
+    n, mean, spread = len(gaps), float(gaps.mean()), float(gaps.std(ddof=1))
     if spread < TIE:
         # Equal differences have no spread to test with: the sign test's p is the most that they can show.
+        spread = reach = 0.0
         surest = 2.0 ** (1 - n)
-        p = surest if abs(mean) >= TIE else 1.0
-        within = None if margin is None else (surest if abs(mean) < margin else 1.0)
-        return Estimate(count, n, mean, mean, mean, 0.0, p, sign, "t", within, p / 2)
-    error = spread * math.sqrt(1 / n + overlap)
-    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
-    one_sided = float(stdtr(n - 1, -abs(mean) / error))
-    within = None if margin is None else float(stdtr(n - 1, (abs(mean) - margin) / error))
-    return Estimate(count, n, mean, mean - reach, mean + reach, spread, 2 * one_sided, sign, "t", within, one_sided)
+        one_sided = surest / 2 if abs(mean) >= TIE else 0.5
+        within = surest if margin is not None and abs(mean) < margin else 1.0
+    else:
+        error = spread * math.sqrt(1 / n + overlap)
+        reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+        one_sided = float(stdtr(n - 1, -abs(mean) / error))
+        within = float(stdtr(n - 1, (abs(mean) - (margin or 0.0)) / error))
+    return {
+        "low": mean - reach,
+        "high": mean + reach,
+        "spread": spread,
+        "p": 2 * one_sided,
+        "p_equivalent": None if margin is None else within,
+        "false_claim": one_sided,
+    }
 
 
 def differences(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -144,17 +141,12 @@ def count_pairs(gaps: np.ndarray, higher_is_better: bool = True, point: float = 
     return Pairs(*(int(found.sum()) for found in (gains > 0, gains == 0, gains < 0, gains > point, gains < -point)))
 
 
-def _signed_rank(gaps: np.ndarray) -> tuple[float | None, int]:
-    """Returns Wilcoxon's two-sided p, 1 if nothing differs, None without a pair; and the sign of the rank sums."""
+def _signed_rank(gaps: np.ndarray) -> tuple[float, int]:
+    """Returns Wilcoxon's two-sided p, and the sign of the rank sums."""
     from scipy.stats import rankdata, wilcoxon
 
-    if not len(gaps):
-        return None, 0
-    if not gaps.any():
-        return 1.0, 0
     # Ranks only: an infinite difference is larger than every finite one.
-    finite = np.abs(gaps[np.isfinite(gaps)])
-    largest = finite.max() if len(finite) else 0.0
+    largest = np.abs(gaps[np.isfinite(gaps)]).max(initial=0.0)
     ranked = np.where(np.isinf(gaps), np.sign(gaps) * (2 * largest + 1), gaps)
     ranked = ranked[ranked != 0]
     sign = int(np.sign((np.sign(ranked) * rankdata(np.abs(ranked))).sum()))
@@ -214,35 +206,27 @@ def rank_stability(values: Mapping[str, np.ndarray], higher_is_better: bool = Tr
     Args:
         values: for each method (trainings, units), nan where a training has none; all with the same units.
     """
+    from scipy.stats import rankdata
+
     generator = np.random.default_rng(0)
-    sign = 1 if higher_is_better else -1
-    arrays = [np.asarray(array, float) for array in values.values()]
-    units = arrays[0].shape[1]
-    drawn = generator.multinomial(units, np.full(units, 1 / units), RANK_RESAMPLES)
-    means: list[np.ndarray] = []
-    resampled: list[np.ndarray] = []
-    for array in arrays:
-        there = np.isfinite(array)
-        filled = np.where(there, array, 0.0)
-        chosen = generator.multinomial(len(array), np.full(len(array), 1 / len(array)), RANK_RESAMPLES)
-        for trainings, weights, target in (
-            (np.ones((1, len(array))), np.ones((1, units)), means),
-            (chosen, drawn, resampled),
-        ):
-            found = trainings @ there
-            by_unit = np.divide(trainings @ filled, found, out=np.zeros(found.shape), where=found > 0)
-            total = (weights * (found > 0)).sum(axis=1)
-            target.append((weights * by_unit).sum(axis=1) / np.maximum(total, 1))
-    ranks = _ranks(sign * np.array(resampled))
-    places = _ranks(sign * np.array(means))[:, 0]
-    ends = np.quantile(ranks, (ALPHA / 2, 1 - ALPHA / 2), axis=1, method="nearest")
+
+    def weights(count: int) -> np.ndarray:
+        """How often each is drawn; the first row is the data as they are."""
+        drawn = generator.multinomial(count, np.full(count, 1 / count), RANK_RESAMPLES)
+        return np.vstack([np.ones((1, count)), drawn])
+
+    of_units = weights(next(iter(values.values())).shape[1])
+    means = []
+    for array in values.values():
+        there, of_trainings = np.isfinite(array), weights(len(array))
+        known = of_trainings @ there
+        by_unit = of_trainings @ np.where(there, array, 0.0) / np.maximum(known, 1)
+        means.append((of_units * by_unit).sum(axis=1) / np.maximum((of_units * (known > 0)).sum(axis=1), 1))
+    best_first = np.array(means) * (-1 if higher_is_better else 1)
+    # Rounded, as what differs by less is a tie.
+    ranks = rankdata(np.round(best_first / TIE), method="min", axis=0).astype(int)
+    ends = np.quantile(ranks[:, 1:], (ALPHA / 2, 1 - ALPHA / 2), axis=1, method="nearest")
     return {
-        name: Rank(int(places[row]), int(ends[0, row]), int(ends[1, row]), float((ranks[row] == 1).mean()))
+        name: Rank(int(ranks[row, 0]), int(ends[0, row]), int(ends[1, row]), float((ranks[row, 1:] == 1).mean()))
         for row, name in enumerate(values)
     }
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Returns the place of each row in each column, 1 for the largest; equal values share the better one."""
-    ranks: np.ndarray = 1 + (values[None] > values[:, None] + TIE).sum(axis=1)
-    return ranks

@@ -1,9 +1,9 @@
 """What the comparisons and logs of a study say together: means with their spreads, verdicts, hours."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,78 +65,54 @@ def secondary_table(places: Mapping[str, Comparison]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A training of a study.
-
-    Attributes:
-        method: its trainer without the seed.
-        data: what readers call the data that it trains on.
-        fold: of the data.
-        folder: where nnU-Net keeps it.
-        gpus: on which it trains.
-    """
-
-    method: str
-    data: str
-    fold: int | str
-    folder: Path
-    gpus: int
-
-
-def trainings_table(trainings: Iterable[Planned]) -> pd.DataFrame:
-    """Returns what trainings with a log took: method, data, fold, finished, hours, repeated, device.
+def hours_of(folder: Path, gpus: int) -> dict[str, Any] | None:
+    """Returns what a training took: finished, hours, repeated and device; None for one without a log.
 
     Hours are those of the epochs, each once, times the GPUs that were at them; repeated are those of epochs that were
     trained again after an interruption.
+
+    Args:
+        folder: where nnU-Net keeps the training.
+        gpus: of the study; one that was trained by hand may have had one only.
     """
-    rows = []
-    for planned in trainings:
-        training = Training(planned.folder)
-        log, debug = training.log, training.debug
-        if not log.epoch_seconds:
-            continue
-        # One that was trained by hand may have had one GPU, whatever the study says.
-        gpus = 1 if debug.get("is_ddp") == "False" else max(1, planned.gpus)
-        name = str(debug.get("gpu_name", "None"))
-        device = str(debug.get("device", "")) if name == "None" else name
-        hours, repeated = (
-            math.fsum(seconds) * gpus / 3600 for seconds in (log.epoch_seconds.values(), log.repeated_seconds)
-        )
-        finished = (planned.folder / "checkpoint_final.pth").is_file()
-        rows.append((planned.method, planned.data, planned.fold, finished, hours, repeated, device))
-    columns = ["method", "data", "fold", "finished", "hours", "repeated", "device"]
-    return pd.DataFrame(rows, columns=columns)
+    training = Training(folder)
+    log, debug = training.log, training.debug
+    if not log.epoch_seconds:
+        return None
+    gpus = 1 if debug.get("is_ddp") == "False" else max(1, gpus)
+    name = str(debug.get("gpu_name", "None"))
+    return {
+        "finished": (folder / "checkpoint_final.pth").is_file(),
+        "hours": math.fsum(log.epoch_seconds.values()) * gpus / 3600,
+        "repeated": math.fsum(log.repeated_seconds) * gpus / 3600,
+        "device": str(debug.get("device", "")) if name == "None" else name,
+    }
 
 
-def hours_table(trainings: pd.DataFrame, methods: Sequence[str], data: Sequence[str]) -> pd.DataFrame:
+def hours_table(trainings: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     """Returns a row for each method: finished, total, repeated, relative, and the mean of one training by data.
 
     Relative are hours to those of the first method, over the data and folds on which both have finished, means over the
     seeds; repeated epochs are left out there, as interruptions are not the method's doing.
 
     Args:
-        trainings: see `trainings_table`.
-        methods, data: in their order.
+        trainings: a row each, with method, data, fold, and the columns of `hours_of`, missing where it is None.
+        methods: in their order.
     """
-    done = trainings[trainings["finished"].astype(bool)]
-    by_fold = done.groupby(["method", "data", "fold"])["hours"].mean()
+    done = trainings[trainings["finished"].eq(True)]
+    by_fold = done.pivot_table("hours", ["data", "fold"], "method").reindex(columns=list(methods))
+    by_data = done.pivot_table("hours", "method", "data")
     rows = []
     for method in methods:
-        own = trainings[trainings["method"] == method]
+        own = trainings[trainings["method"] == method].dropna(subset="hours")
+        both = by_fold[[methods[0], method]].dropna()
         row = {
             "method": method,
             "finished": int(own["finished"].sum()),
             "total": math.fsum(own["hours"] + own["repeated"]),
             "repeated": math.fsum(own["repeated"]),
-            "relative": math.nan,
+            "relative": both.iloc[:, 1].sum() / both.iloc[:, 0].sum() if len(both) else math.nan,
         }
-        folds = {name: by_fold.xs(name) for name in {method, methods[0]} if name in by_fold.index.unique("method")}
-        if len(folds) == len({method, methods[0]}):
-            shared = folds[method].index.intersection(folds[methods[0]].index)
-            if len(shared):
-                row["relative"] = folds[method][shared].sum() / folds[methods[0]][shared].sum()
-        finished = done[done["method"] == method]
-        row |= {name: finished.loc[finished["data"] == name, "hours"].mean() for name in data}
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.join(by_data.reindex(columns=trainings["data"].unique()), on="method")

@@ -8,8 +8,7 @@ from typing import Any
 from nnunetv2_salstm.host.datasets import find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
-from nnunetv2_salstm.host.presets import PRESETS, load_preset, name_of
-from nnunetv2_salstm.plans import NoNetwork, resolve
+from nnunetv2_salstm.host.presets import PRESETS, describe_dataset, load_preset, name_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ def presets(names: Sequence[str]) -> list[BenchPlan]:
     unknown = [name for name in names if name not in PRESETS]
     if unknown:
         raise SalstmError(f"--preset must name some of {', '.join(PRESETS)}; got {', '.join(unknown)}")
-    return [BenchPlan(name, *_with_configuration(name)) for name in names]
+    loaded = {name: load_preset(name) for name in names}
+    return [BenchPlan(name, plans, name_of(PRESETS[name]), dataset) for name, (plans, dataset) in loaded.items()]
 
 
 def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> list[BenchPlan]:
@@ -43,6 +43,9 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     Raises:
         SalstmError: if the file is missing or holds no plans, or lacks a configuration; lists those it has.
     """
+    # Here, as it imports torch, which the command's --help need not wait for.
+    from nnunetv2_salstm.plans import NoNetwork, resolve
+
     plans = read_json(file, "plans")
     known = plans.get("configurations")
     if not isinstance(known, dict):
@@ -51,7 +54,11 @@ def plans_in_file(file: Path, configurations: Sequence[str] | None = None) -> li
     if unknown:
         raise SalstmError(f"{file} has the configurations {', '.join(known)}; got {', '.join(unknown)}")
     dataset_file = file.parent / "dataset.json"
-    dataset_json = read_dataset_json(dataset_file) if dataset_file.is_file() else _assumed_dataset(plans)
+    if dataset_file.is_file():
+        dataset_json = read_dataset_json(dataset_file)
+    else:
+        channels = len(plans.get("foreground_intensity_properties_per_channel") or {"0": {}})
+        dataset_json = describe_dataset(["unknown"] * channels, 1)
     chosen = list(configurations or known)
     for name in list(chosen):
         try:
@@ -75,18 +82,3 @@ def plans_of_dataset(dataset: str, plans_name: str, configurations: Sequence[str
         raise SalstmError("-d needs the configurations too; add for example: -c 3d_fullres")
     folder = find_dataset("nnUNet_preprocessed", dataset)
     return plans_in_file(folder / f"{plans_name}.json", configurations)
-
-
-def _with_configuration(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    plans, dataset_json = load_preset(name)
-    return plans, name_of(PRESETS[name]), dataset_json
-
-
-def _assumed_dataset(plans: dict[str, Any]) -> dict[str, Any]:
-    channels = len(plans.get("foreground_intensity_properties_per_channel") or {"0": {}})
-    return {
-        "channel_names": {str(channel): "unknown" for channel in range(channels)},
-        "labels": {"background": 0, "label": 1},
-        "numTraining": 1,
-        "file_ending": ".nii.gz",
-    }

@@ -6,7 +6,6 @@ import alone would already change nnUNet_extTrainer.
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,9 +13,8 @@ import sys
 import sysconfig
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import (
     Distribution,
     PackageNotFoundError,
@@ -47,8 +45,6 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINERS = (*METHODS, f"{next(iter(METHODS))}_25d")
 # A first import of torch and nnU-Net from a network drive takes minutes.
 SECONDS = 600
-# Published on top of a copy of nnU-Net, under its name.
-_FORKS = re.compile(r"Mamba|xLSTM|UxLSTM|LKMUNet|SwinUNETR|SegResNet|UNETR|LightMUNet|MedNeXt", re.IGNORECASE)
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -72,21 +68,12 @@ class Finding:
 
 def diagnose() -> Iterator[Finding]:
     """Makes all checks; one that fails itself is a finding, and the others go on."""
-    checks: tuple[Callable[[], Iterable[Finding]], ...] = (
-        check_versions,
-        check_nnunet,
-        check_command,
-        partial(check_trainers, variables_at_start()),
-        check_folders,
-        check_devices,
-    )
-    for check in checks:
+    for check in (check_versions, check_nnunet, check_command, check_trainers, check_folders, check_devices):
         try:
             yield from check()
         except Exception as error:
-            name = getattr(check, "__name__", "check_trainers")
-            what = f"{name} failed with {type(error).__name__}: {error}"
-            yield Finding(name, WRONG, f"the check itself failed: {what}", f"report that {what}")
+            what = f"{check.__name__} failed with {type(error).__name__}: {error}"
+            yield Finding(check.__name__, WRONG, f"the check itself failed: {what}", f"report that {what}")
 
 
 def check_versions() -> Iterator[Finding]:
@@ -131,10 +118,9 @@ def check_nnunet() -> Iterator[Finding]:
     foreign = sorted(file.stem for file in trainers.glob("*.py") if file.stem not in ("__init__", "nnUNetTrainer"))
     what = f"{owner.name} {owner.version} in {folder}"
     # A release has its networks in another package, and its trainers' variants in folders.
-    if (folder / "nets").is_dir() or any(map(_FORKS.search, foreign)) or canonicalize_name(owner.name) != "nnunetv2":
-        signs = ", ".join(foreign[:3]) or str(folder / "nets")
+    if (folder / "nets").is_dir() or canonicalize_name(owner.name) != "nnunetv2":
         todo = f"give this package an environment without it: pip install nnunetv2 {OURS}"
-        yield Finding(subject, WRONG, f"a fork under nnU-Net's name: {what}, with {signs}", todo)
+        yield Finding(subject, WRONG, f"a fork under nnU-Net's name: {what}", todo)
     elif foreign:
         text = f"{what}, with trainers that nnU-Net is not published with: {', '.join(foreign)}"
         yield Finding(subject, NOTE, text)
@@ -149,22 +135,18 @@ def check_command() -> Iterator[Finding]:
     here = {Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))}
     if found is None:
         yield Finding(command, NOTE, f"not on the PATH; it is in {' or '.join(map(str, sorted(here)))}")
-    elif {Path(found).parent, Path(found).resolve().parent} & here or _is_run_here(Path(found)):
+    elif {Path(found).parent, Path(found).resolve().parent} & here or _names_this_python(Path(found)):
         yield Finding(command, OK, found)
     else:
         text = f"{found} belongs to another environment than {sys.prefix}, where this package is"
         yield Finding(command, WRONG, text, "activate one environment, and install nnU-Net and this package into it")
 
 
-def check_trainers(variables: Mapping[str, str]) -> Iterator[Finding]:
-    """nnU-Net's own search must find our trainers, in our file.
-
-    Args:
-        variables: of the environment that nnU-Net's commands are started in.
-    """
-    subject = "trainers"
-    child = run_child(_LOOK_UP, *TRAINERS, variables=variables)
-    value = child.answers[0]["variable"] if child.answers else ""
+def check_trainers(variables: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """nnU-Net's own search must find our trainers, in our file; its commands start with these environment variables."""
+    subject, variables = "trainers", variables_at_start() if variables is None else variables
+    answers, failure = run_child(_LOOK_UP, *TRAINERS, variables=variables)
+    value = answers.pop(0)["variable"] if answers else ""
     entries = [entry for entry in value.split(os.pathsep) if entry.strip()]
     ours = trainers_folder()
     for entry in entries:
@@ -176,15 +158,14 @@ def check_trainers(variables: Mapping[str, str]) -> Iterator[Finding]:
         why, todo = _why_missing(ours, variables)
         text = f"{value or 'empty'}: the folder of our trainers is missing, {why}"
         yield Finding(VARIABLE, WRONG, text, todo)
-    answers = child.answers[1:]
     if any("too_old" in answer for answer in answers):
         text = f"nnU-Net {version('nnunetv2')} cannot find trainers of other packages, only networks that plans name"
         todo = "run: pip install --upgrade nnunetv2; or take the plans route (docs/reference.md), or a patch (patches/)"
         yield Finding(subject, WRONG, text, todo)
         return
-    if child.failure:
+    if failure:
         todo = f"find what ends Python in nnunetv2 or in the modules of {VARIABLE} ({value or 'empty'})"
-        yield Finding(subject, WRONG, f"nnU-Net's search fails: {child.failure}", todo)
+        yield Finding(subject, WRONG, f"nnU-Net's search fails: {failure}", todo)
     our_file = Path(__file__).parents[1] / "trainers.py"
     found = [answer["trainer"] for answer in answers if Path(answer.get("file", "")).resolve() == our_file.resolve()]
     if found:
@@ -208,38 +189,38 @@ def check_trainers(variables: Mapping[str, str]) -> Iterator[Finding]:
 
 def check_folders() -> Iterator[Finding]:
     """nnU-Net's three folders must be set, exist and take files."""
-    for variable in FOLDERS:
-        yield _check_folder(variable)
+    return map(_check_folder, FOLDERS)
 
 
 def check_devices() -> Iterator[Finding]:
     """A small network with blocks must make a finite step on each device, compiled where nnU-Net compiles."""
-    child = run_child(_DEVICES)
-    if child.failure:
-        yield Finding("devices", NOTE, f"not looked at, as torch cannot be imported: {child.failure}")
+    answers, failure = run_child(_DEVICES)
+    if failure:
+        yield Finding("devices", NOTE, f"not looked at, as torch cannot be imported: {failure}")
         return
-    (torch,) = child.answers
+    (torch,) = answers
     yield _check_cuda(torch)
     yield check_step("cpu")
     for device in torch["devices"]:
         yield check_step(device)
         # As nnU-Net's trainer decides.
-        if device.startswith("cuda") and os.name != "nt" and _is_true(os.environ.get("nnUNet_compile", "true")):
+        compiles = os.name != "nt" and os.environ.get("nnUNet_compile", "true").lower() in ("true", "1", "t")
+        if device.startswith("cuda") and compiles:
             yield check_step(device, compiled=True)
 
 
 def check_step(device: str, compiled: bool = False) -> Finding:
     """Looks at one training step of a small network with blocks on a device."""
     subject = f"torch.compile on {device}" if compiled else device
-    child = run_child(_STEP, device, *(["compile"] if compiled else []))
-    if child.failure:
+    answers, failure = run_child(_STEP, device, *(["compile"] if compiled else []))
+    if failure:
         todo = (
             "install what is missing, or switch compiling off: export nnUNet_compile=f"
             if compiled
             else f"train on another device than {device} (-device), until a small network runs there"
         )
-        return Finding(subject, WRONG, f"a small network fails: {child.failure}", todo)
-    not_finite = child.answers[0]["not_finite"]
+        return Finding(subject, WRONG, f"a small network fails: {failure}", todo)
+    not_finite = answers[0]["not_finite"]
     if not_finite:
         todo = f"do not train on {device} with this torch and driver; try other versions"
         return Finding(subject, WRONG, f"{not_finite} of a small network is not finite", todo)
@@ -260,22 +241,6 @@ def variables_at_start(file: Path = Path("/proc/self/environ")) -> dict[str, str
         entries = present.get(VARIABLE, "").split(os.pathsep)
         value = os.pathsep.join(entry for entry in entries if entry != trainers_folder())
     return present | {VARIABLE: value}
-
-
-# Other processes
-
-
-@dataclass(frozen=True)
-class Child:
-    """What became of a process.
-
-    Attributes:
-        answers: the objects that it answered, also those before a crash.
-        failure: how it ended if not well, else empty.
-    """
-
-    answers: list[dict[str, Any]]
-    failure: str
 
 
 # nnU-Net's commands do not look in the working directory, as `python -c` would. What others print is no answer.
@@ -372,8 +337,10 @@ answer(not_finite=bad)
 """
 
 
-def run_child(code: str, *arguments: str, variables: Mapping[str, str] | None = None) -> Child:
-    """Runs Python code in another process.
+def run_child(
+    code: str, *arguments: str, variables: Mapping[str, str] | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """Runs Python code in another process; returns what it answered, also before a crash, and how it failed or "".
 
     Args:
         code: that calls `answer` with what it finds, behind `_START`.
@@ -384,25 +351,15 @@ def run_child(code: str, *arguments: str, variables: Mapping[str, str] | None = 
     try:
         result = subprocess.run(command, env=variables, capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as expired:
-        return Child(_answers(expired.stdout or b""), f"no answer within {SECONDS} s")
-    failure = ""
-    if result.returncode:
-        lines = result.stderr.decode(errors="replace").strip().splitlines()
-        ended_by_signal = os.name != "nt" and result.returncode < 0
-        how = (
-            f"was ended by {signal.Signals(-result.returncode).name}"
-            if ended_by_signal
-            else f"ended with status {result.returncode}"
-        )
-        failure = f"the process {how}{f': {lines[-1].strip()}' if lines else ''}"
-    return Child(_answers(result.stdout), failure)
+        return _answers(expired.stdout or b""), f"no answer within {SECONDS} s"
+    status, last_line = result.returncode, result.stderr.decode(errors="replace").strip().rpartition("\n")[2].strip()
+    how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+    failure = f"the process {how}{f': {last_line}' if last_line else ''}"
+    return _answers(result.stdout), failure if status else ""
 
 
 def _answers(printed: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.decode().splitlines()]
-
-
-# Versions
 
 
 def _import_failures() -> dict[str, str]:
@@ -410,12 +367,12 @@ def _import_failures() -> dict[str, str]:
     failures: dict[str, str] = {}
     left = list(PACKAGES)
     while left:
-        child = run_child(_IMPORT, *left)
-        failures |= {answer["package"]: answer["error"] for answer in child.answers if answer["error"]}
-        left = left[len(child.answers) :]
+        answers, failure = run_child(_IMPORT, *left)
+        failures |= {answer["package"]: answer["error"] for answer in answers if answer["error"]}
+        left = left[len(answers) :]
         if left:
             # A wrong combination of builds has ended the process; the others get another one.
-            failures[left.pop(0)] = child.failure
+            failures[left.pop(0)] = failure
     return failures
 
 
@@ -447,9 +404,6 @@ def _check_version(name: str, demanded: Mapping[str, SpecifierSet], failure: str
         yield Finding(name, OK, installed)
 
 
-# Which nnU-Net
-
-
 def _owner(package: str, folder: Path) -> Distribution | None:
     """Returns the installed distribution that a package's folder belongs to, whatever its name."""
     names = dict.fromkeys([package, *packages_distributions().get(package, [])])
@@ -463,13 +417,9 @@ def _owner(package: str, folder: Path) -> Distribution | None:
     return None
 
 
-def _is_run_here(script: Path) -> bool:
-    """Whether a script's first lines name a Python of this environment."""
+def _names_this_python(script: Path) -> bool:
     with script.open("rb") as file:
         return os.fsencode(Path(sys.executable).parent / "python") in file.read(1000)
-
-
-# Trainers
 
 
 def _why_missing(ours: str | None, variables: Mapping[str, str]) -> tuple[str, str]:
@@ -482,9 +432,6 @@ def _why_missing(ours: str | None, variables: Mapping[str, str]) -> tuple[str, s
         return why, f"unset {OFF_SWITCH}, or: {export}"
     why = "as Python's start-up does not add it here"
     return why, f"run: pip install --force-reinstall --no-deps {OURS}; or: {export}"
-
-
-# Folders
 
 
 def _check_folder(variable: str) -> Finding:
@@ -511,15 +458,12 @@ def _check_folder(variable: str) -> Finding:
     return Finding(variable, OK, f"{value}, {shutil.disk_usage(folder).free / 1e9:.0f} GB free")
 
 
-# Devices
-
-
 def _check_cuda(torch: Mapping[str, Any]) -> Finding:
     """Says whether torch can use the GPUs that there are."""
     build = f"torch's CUDA build {torch['cuda_build']}" if torch["cuda_build"] else "a build of torch without CUDA"
     if torch["names"]:
         return Finding("CUDA", OK, f"{build}: {', '.join(torch['names'])}")
-    gpus = "; ".join(_nvidia_gpus())
+    gpus = _nvidia_gpus()
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not gpus:
         return Finding("CUDA", NOTE, f"no NVIDIA GPU, {build}; train with -device cpu or mps")
@@ -530,15 +474,10 @@ def _check_cuda(torch: Mapping[str, Any]) -> Finding:
     return Finding("CUDA", WRONG, f"{build} cannot use the GPUs ({gpus}){said}", todo)
 
 
-def _nvidia_gpus() -> list[str]:
+def _nvidia_gpus() -> str:
     """Returns name and driver of each NVIDIA GPU, as the driver says, whether torch can use them or not."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    if (program := shutil.which("nvidia-smi")) is None:
+        return ""
     command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return result.stdout.strip().splitlines() if result.returncode == 0 else []
-
-
-def _is_true(value: str) -> bool:
-    return value.lower() in ("true", "1", "t")
+    return "; ".join(result.stdout.strip().splitlines()) if result.returncode == 0 else ""

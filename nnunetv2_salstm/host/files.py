@@ -102,7 +102,7 @@ def require_writable(files: Iterable[Path | None]) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a path for a file or folder that becomes `path` when it is complete; an interrupted one is removed."""
     unfinished = path.with_name(f"unfinished.{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)

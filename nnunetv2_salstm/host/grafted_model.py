@@ -11,7 +11,7 @@ import torch
 from nnunetv2_salstm.host.checkpoints import read_checkpoint, write_failed
 from nnunetv2_salstm.host.config_file import read_config
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.grafting import Graft, add_blocks
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE, TrainerName
@@ -41,28 +41,13 @@ class GraftedCheckpoint:
     keeps_momentum: bool
 
 
-@dataclass(frozen=True)
-class GraftedModel:
-    """A results folder that was made of another.
-
-    Attributes:
-        folder: nnU-Net's, of the trainer, plans and configuration.
-        trainer, plans_name, configuration, dataset: what it belongs to.
-        own_plans: training needs plans that the stock training did not have.
-        checkpoints: in it, those of the first fold first.
-    """
-
-    folder: Path
-    trainer: str
-    plans_name: str
-    configuration: str
-    dataset: str
-    own_plans: bool
-    checkpoints: list[GraftedCheckpoint]
-
-
-def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -> GraftedModel:
+def graft_model(
+    source: Path, output: Path, trainer: str, config: Path | None
+) -> tuple[Path, bool, list[GraftedCheckpoint]]:
     """Writes the results folder of an SA-LSTM trainer that predicts what a stock model does.
+
+    Returns the folder, whether training needs plans that the stock training did not have, and the checkpoints, those of
+    the first fold first.
 
     Args:
         source: a checkpoint or results folder of the stock model.
@@ -73,7 +58,11 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
     Raises:
         SalstmError: if there is nothing to graft on, or the result cannot be written.
     """
-    _require_trainer(trainer)
+    try:
+        TrainerName.parse(trainer)
+    except ValueError:
+        if find_trainer(trainer) is None:
+            raise SalstmError(f"-tr must be {NAME_RULE}; or one that nnU-Net finds; got {trainer!r}") from None
     files = find_checkpoints(source)
     first = _read(files[0])["init_args"]
     configuration = first["configuration"]
@@ -83,7 +72,7 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
     if model.exists():
         raise SalstmError(f"-o: {model} is there already; remove it, or give another folder")
     try:
-        with written_whole(model) as folder:
+        with atomic_write(model) as folder:
             folder.mkdir()
             (folder / "plans.json").write_text(json.dumps(plans, indent=4))
             (folder / "dataset.json").write_text(json.dumps(first["dataset_json"], indent=4))
@@ -94,9 +83,7 @@ def graft_model(source: Path, output: Path, trainer: str, config: Path | None) -
         if not write_failed(error):
             raise
         raise SalstmError(f"cannot write to -o {output}: {getattr(error, 'strerror', None) or error}") from None
-    plans_name = plans["plans_name"]
-    own_plans = plans_name != first["plans"]["plans_name"]
-    return GraftedModel(model, trainer, plans_name, configuration, plans["dataset_name"], own_plans, grafted)
+    return model, plans["plans_name"] != first["plans"]["plans_name"], grafted
 
 
 def find_checkpoints(source: Path) -> list[Path]:
@@ -119,14 +106,6 @@ def find_checkpoints(source: Path) -> list[Path]:
             f"has them in fold_0/{FINAL} and its like"
         )
     return files
-
-
-def _require_trainer(name: str) -> None:
-    try:
-        TrainerName.parse(name)
-    except ValueError:
-        if find_trainer(name) is None:
-            raise SalstmError(f"-tr must be {NAME_RULE}; or one that nnU-Net finds; got {name!r}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:

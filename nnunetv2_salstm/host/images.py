@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -164,38 +163,36 @@ def read_label_map(file: Path, reader: str) -> Volume:
     Raises:
         BadFile: if it cannot be read whole, holds colours or other numbers, or its header is not sound.
     """
-    if reader in READ_HERE:
-        volume = read_volume(file, flat=True)
-    elif reader == PICTURES:
+    if reader == PICTURES:
         picture = read_picture(file)
         if picture.ndim == 3 and np.ptp(picture, -1).any():
             raise BadFile(f"{file}: a label map must be grey, its values the labels, got colours")
         volume = Volume(np.atleast_3d(picture)[None, ..., 0], ONE_SLICE)
     else:
-        with reading(file):
-            values, properties = _nnunets_reader(reader).read_seg(str(file))
-        spacing = tuple(float(edge) for edge in properties["spacing"])
-        volume = Volume(values[0], replace(ONE_SLICE, spacing=spacing[::-1]))
+        volume = _read_as_nnunet(file, reader, "read_seg", str(file))
     return replace(volume, values=whole_numbers(volume.values, file))
 
 
 def read_grey(file: Path, reader: str) -> Volume:
     """Reads an image as grey values, (D, H, W), the first channel of those that have several in a file.
 
-    Args:
-        file: to read.
-        reader: name of the nnU-Net class that reads the data set, which is asked for formats that are not known here.
-
-    Raises:
-        BadFile: as `read_label_map`.
+    Args and errors: as `read_label_map`.
     """
-    if reader in READ_HERE:
-        return read_volume(file, flat=True)
     if reader == PICTURES:
         return Volume(np.atleast_3d(read_picture(file)).mean(-1)[None], ONE_SLICE)
+    return _read_as_nnunet(file, reader, "read_images", [str(file)])
+
+
+def _read_as_nnunet(file: Path, reader: str, method: str, files: str | list[str]) -> Volume:
+    if reader in READ_HERE:
+        return read_volume(file, flat=True)
+    # Here, as it takes seconds that conversions need not wait.
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
     with reading(file):
-        values, properties = _nnunets_reader(reader).read_images([str(file)])
-    return Volume(values[0], replace(ONE_SLICE, spacing=tuple(float(edge) for edge in properties["spacing"])[::-1]))
+        values, properties = getattr(recursive_find_reader_writer_by_name(reader)(), method)(files)
+    spacing = tuple(float(edge) for edge in properties["spacing"])
+    return Volume(values[0], replace(ONE_SLICE, spacing=spacing[::-1]))
 
 
 def whole_numbers(values: NDArray, file: Path) -> NDArray:
@@ -254,13 +251,6 @@ def same_geometry(one: Geometry, other: Geometry) -> bool:
     )
 
 
-def _nnunets_reader(name: str) -> Any:
-    # Here, as it takes seconds that conversions need not wait.
-    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-    return recursive_find_reader_writer_by_name(name)()
-
-
 def _reordered(mask: Volume, image: Volume) -> NDArray | None:
     to_mask = np.linalg.inv(mask.geometry.affine()) @ image.geometry.affine()
     turns = np.rint(to_mask[:3, :3]).astype(int)
@@ -290,12 +280,10 @@ def _difference(mask: Volume, image: Volume, one: str, other: str) -> str:
     theirs, ours = image.geometry, mask.geometry
     if not np.allclose(sorted(ours.spacing), sorted(theirs.spacing), rtol=1e-3):
         return f"the {one} must have its {other}'s spacing, {theirs.spacing} mm, got {ours.spacing}"
+    places = (("origin", theirs.origin, ours.origin), ("direction", theirs.direction, ours.direction))
     parts = [
         f"{name} {_numbers(of_image)} of the {other}, {_numbers(of_mask)} of the {one}"
-        for name, of_image, of_mask in (
-            ("origin", theirs.origin, ours.origin),
-            ("direction", theirs.direction, ours.direction),
-        )
+        for name, of_image, of_mask in places
         if not np.allclose(of_image, of_mask, atol=1e-6)
     ]
     return (
@@ -393,12 +381,10 @@ def _as_seen(image: Image.Image, file: Path) -> NDArray:
     if image.mode == "RGB" and ";16" in str(getattr(image, "tile", "")):
         raise BadFile(f"{file}: must have 8 bits a channel, got uint16")
     image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            raise BadFile(
-                f"{file}: must not be transparent, as what is seen depends on what is behind; save it without alpha "
-                "channel"
-            )
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise BadFile(
+            f"{file}: must not be transparent, as what is seen depends on what is behind; save it without alpha channel"
+        )
     if image.mode.startswith(("I", "F")):
         return np.asarray(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
@@ -414,10 +400,8 @@ def _read_odd_tiff(content: bytes, file: Path) -> NDArray:
         page = tiff.pages.first
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
             raise BadFile(f"{file}: must be grey or RGB, got a TIFF of {tifffile.PHOTOMETRIC(page.photometric).name}")
-        if page.tags.valueof("Orientation", 1) != 1:
-            raise BadFile(
-                f"{file}: must be upright, got a TIFF with the orientation {page.tags.valueof('Orientation')}"
-            )
+        if (orientation := page.tags.valueof("Orientation", 1)) != 1:
+            raise BadFile(f"{file}: must be upright, got a TIFF with the orientation {orientation}")
         if set(page.extrasamples) - {tifffile.EXTRASAMPLE.UNSPECIFIED}:
             raise BadFile(f"{file}: must not be transparent, got a TIFF with an alpha channel")
         picture = page.asarray()

@@ -1,9 +1,23 @@
-"""How much memory a network needs for training, as nnU-Net estimates it."""
+"""What networks take: their parameters, and memory for training as nnU-Net estimates it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunetv2_salstm.plans import network_to_count, stock_class
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_salstm.host.configurations import BenchPlan
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_names import METHODS
+from nnunetv2_salstm.plans import (
+    add_to_plans,
+    architecture_of,
+    build_network,
+    network_to_count,
+    salstm_of,
+    stock_class,
+)
 
 # nnU-Net's planners know one network, patch and batch for their target of 8 GB, by the number of its feature map values
 # (ExperimentPlanner and nnUNetPlannerResEncM of nnU-Net 2.8); others in proportion.
@@ -32,3 +46,32 @@ class MemoryEstimate:
         """Returns the estimate for a batch of patches, sizes in voxels."""
         values = batch_size * int(self._network.compute_conv_feature_map_size(patch_size))
         return REFERENCE_GB * values / REFERENCE_VALUES[self._class, len(patch_size)]
+
+
+def trainer_sizes(plan: BenchPlan) -> dict[str, tuple[int, float]]:
+    """Returns parameters and GB for every trainer's network in a configuration of stock plans; nothing is allocated.
+
+    Raises:
+        SalstmError: if the plans have blocks already, or their network cannot be extended.
+    """
+    if salstm_of(plan.plans, plan.configuration) is not None:
+        raise SalstmError(
+            f"-p must name stock plans to compare trainers on; those of {plan.name} have SA-LSTM blocks already"
+        )
+    manager = PlansManager(plan.plans)
+    configuration = manager.get_configuration(plan.configuration)
+    channels = determine_num_input_channels(manager, configuration, plan.dataset_json)
+    classes = manager.get_label_manager(plan.dataset_json).num_segmentation_heads
+    sizes = {}
+    for trainer, demanded in METHODS.items():
+        try:
+            plans = plan.plans if demanded is None else add_to_plans(plan.plans, plan.configuration, demanded)
+        except ValueError as error:
+            raise SalstmError(str(error)) from None
+        architecture = architecture_of(plans, plan.configuration)
+        with torch.device("meta"):
+            network = build_network(architecture, channels, classes, initialise=False)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        gigabytes = MemoryEstimate(architecture, classes).gigabytes(configuration.patch_size, configuration.batch_size)
+        sizes[trainer] = parameters, gigabytes
+    return sizes

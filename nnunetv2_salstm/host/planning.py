@@ -61,26 +61,20 @@ def plan_blocks(source: BenchPlan, demanded: Mapping[str, Any], target: float | 
     fit = Fit(architecture, asked, median_size, classes)
     try:
         taken = asked if target is None else fit.search(target)
-        before = MemoryEstimate(without_salstm(architecture), classes).gigabytes(
-            stock["patch_size"], stock["batch_size"]
-        )
+        memory = MemoryEstimate(without_salstm(architecture), classes)
+        before = memory.gigabytes(stock["patch_size"], stock["batch_size"])
         sizes = fit.gigabytes(asked), fit.gigabytes(taken)
     except SalstmError as error:
         raise SalstmError(f"{configuration}: {error}") from None
     except Exception as error:
         # Whatever the network's parts say to values that are not theirs.
         raise SalstmError(f"{configuration}: its network cannot be built: {type(error).__name__}: {error}") from error
-    return Planned(
-        configuration,
-        {
-            "architecture": fit.architecture(taken),
-            "batch_size": taken.batch_size,
-            "patch_size": list(taken.patch_size),
-        },
-        before,
-        *sizes,
-        taken.changes(asked),
-    )
+    values = {
+        "architecture": fit.architecture(taken),
+        "batch_size": taken.batch_size,
+        "patch_size": list(taken.patch_size),
+    }
+    return Planned(configuration, values, before, *sizes, taken.changes(asked))
 
 
 def with_blocks(plans: Mapping[str, Any], name: str, planned: Sequence[Planned]) -> tuple[dict[str, Any], list[str]]:

@@ -1,6 +1,7 @@
 """Plans as nnU-Net's planner makes them for well-known data sets, to measure networks without the data."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 DATASET = "Dataset999_Preset"
@@ -127,13 +128,16 @@ def load_preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         KeyError: if there is no preset of this name.
     """
-    configuration = PRESETS[name]
     dataset = re.split(r"[23]d", name)[0]
-    channels, labels = _CHANNELS[dataset], _LABELS[dataset]
-    dataset_json = {
+    channels = _CHANNELS[dataset]
+    return plans_of(PRESETS[name], len(channels)), describe_dataset(channels, _LABELS[dataset])
+
+
+def describe_dataset(channels: Sequence[str], labels: int) -> dict[str, Any]:
+    """Returns a dataset.json for images of these channels, and so many labels besides the background."""
+    return {
         "channel_names": {str(index): channel for index, channel in enumerate(channels)},
         "labels": {"background": 0, **{f"label {index}": index for index in range(1, labels + 1)}},
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    return plans_of(configuration, len(channels)), dataset_json

@@ -5,6 +5,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import nnunetv2_salstm_autoload
+from nnunetv2_salstm.host.errors import SalstmError
+
+
+def our_folder() -> str:
+    """Returns the folder for nnUNet_extTrainer.
+
+    Raises:
+        SalstmError: if the installation lacks it.
+    """
+    folder = nnunetv2_salstm_autoload.trainers_folder()
+    if folder is None:
+        raise SalstmError("the installation has no trainers folder; run: pip install --force-reinstall nnunetv2-salstm")
+    return folder
 
 
 def find_trainer(name: str) -> type[Any] | None:

@@ -109,13 +109,11 @@ def draw_scatter(pairs: pandas.DataFrame, title: str, baseline: str) -> str:
 
 @plain_style
 def draw_curves(curves: pandas.DataFrame) -> str:
-    """Returns the learning curves of all trainings as SVG, empty where there is none.
+    """Returns the learning curves of all trainings as SVG.
 
     Args:
         curves: method, training, epoch, quantity (train_loss, val_loss, pseudo_dice), value.
     """
-    if curves.empty:
-        return ""
     figure = new_figure(12, 4.4)
     panels = {
         "train_loss": "training loss",

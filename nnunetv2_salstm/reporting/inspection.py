@@ -27,6 +27,8 @@ NOTES = (
     "the panel's largest value, which its title gives.",
     "An attention matrix is C x C, its rows sum to 1. Entropy is the rows' divided by log C. Distances are total "
     "variations, means over the rows: 0 is equal, 1 is disjoint.",
+    "Ranks are effective ones, the exponential of the entropy of the singular values' shares: of A, 1 if all rows are "
+    "alike and C if each takes another channel; of Y = A V as a share of V's.",
     "Pairs in the table are the forward and the reverse direction's.",
     "Saturated are values of i, f, o below 0.05 or above 0.95, and of g below -0.95 or above 0.95.",
 )
@@ -41,6 +43,7 @@ def inspection_document(
     *,
     images: str,
     collapsed: float,
+    few: float,
     command: str,
     versions: Mapping[str, str | int],
 ) -> Document:
@@ -48,70 +51,59 @@ def inspection_document(
 
     Args:
         frame: a row for each model, case and stage, see `evaluation.inspection.ModelFindings.frame`.
-        about: of each model its label, trainer, plans, configuration, fold, checkpoint and modules.
+        about: of each model its label, folder, trainer, plans, configuration, fold, checkpoint and modules.
         matrices: by model, the attention matrices by stage and direction, (C, C).
         maps: by case, the figure of the contributions, see `inspection_figures.draw_maps`.
         words: what was found.
         images: what was read.
         collapsed: distance below which an attention has collapsed.
+        few: share of V's rank below which all rows attend to the same few channels.
         command: that made it.
         versions: and hardware, it was made with.
     """
     labels = list(frame["model"].unique())
+
+    def section(title: str, *figures: tuple[str, bytes, str]) -> Section:
+        return Section(title, [Figure(png=png, caption=text, file=f"{name}.png") for name, png, text in figures])
+
     blocks: list[Block] = [
-        Table(pandas.DataFrame(about), text_columns=7),
+        Table(pandas.DataFrame(about).drop(columns="folder"), text_columns=7),
         Text(f"Cases: {frame['case'].nunique()}, of `{images}`"),
         Bullets(words, highlight=True),
-        Section(
+        section(
             "Sparsity",
-            [
-                _figure(
-                    "sparsity",
-                    draw_sparsity(frame),
-                    "Sparsity and mean absolute value against the stage; bands are the range over cases.",
-                )
-            ],
+            (
+                "sparsity",
+                draw_sparsity(frame),
+                "Sparsity and mean absolute value against the stage; bands are the range over cases.",
+            ),
         ),
     ]
     if frame["module_magnitude"].notna().any():
         caption = "Norm of each module's contribution relative to its skip's."
+        where = [(f"map_{case}", picture, f"{case}: where each module acts.") for case, picture in maps.items()]
         blocks.append(
-            Section(
-                "What the modules add",
-                [
-                    _figure("contribution", draw_contributions(frame), caption),
-                    *(
-                        _figure(f"map_{case}", picture, f"{case}: where each module acts.")
-                        for case, picture in maps.items()
-                    ),
-                ],
-            )
+            section("What the modules add", ("contribution", draw_contributions(frame), caption), *where),
         )
     if frame["forward_from_identity"].notna().any():
-        blocks.append(
-            Section(
-                "Attention",
-                [
-                    _figure(
-                        "attention",
-                        draw_attention(frame, collapsed),
-                        "Within the grey bands the attention has collapsed: to the identity, or to the uniform matrix.",
-                    ),
-                    *(
-                        _figure(
-                            f"matrices_{labels.index(label) + 1}",
-                            draw_matrices(frame[frame["model"] == label], found),
-                            f"{label}: attention matrices, means over slices and cases.",
-                        )
-                        for label, found in matrices.items()
-                        if found
-                    ),
-                ],
-            )
+        caption = (
+            "Within the grey bands the attention has collapsed: to the identity, to the uniform matrix, or to the "
+            "same few channels for all rows."
         )
+        each = [
+            (
+                f"matrices_{labels.index(label) + 1}",
+                draw_matrices(frame[frame["model"] == label], found),
+                f"{label}: attention matrices, means over slices and cases.",
+            )
+            for label, found in matrices.items()
+            if found
+        ]
+        blocks.append(section("Attention", ("attention", draw_attention(frame, collapsed, few), caption), *each))
     if frame["i_mean"].notna().any():
         caption = "Values of the last step, both directions; below, how many are saturated."
-        blocks.append(Section("Gates", [_figure("gates", draw_gates(frame), caption), gate_table(frame)]))
+        gates = Figure(png=draw_gates(frame), caption=caption, file="gates.png")
+        blocks.append(Section("Gates", [gates, gate_table(frame)]))
     blocks += [
         Section("Numbers", [stage_table(frame)]),
         Section("What the numbers mean", [Bullets(NOTES)], folded=True),
@@ -131,6 +123,8 @@ def stage_table(frame: pandas.DataFrame) -> Table:
         ("entropy", [f"{direction}_entropy" for direction in DIRECTIONS], _number),
         ("from identity", [f"{direction}_from_identity" for direction in DIRECTIONS], _number),
         ("from uniform", [f"{direction}_from_uniform" for direction in DIRECTIONS], _number),
+        ("rank of A", [f"{direction}_rank" for direction in DIRECTIONS], _number),
+        ("Y's of V's", [f"{direction}_rank_kept" for direction in DIRECTIONS], _number),
     ):
         if means[columns[0]].notna().any():
             rows = means[columns].itertuples(index=False)
@@ -154,10 +148,6 @@ def gate_table(frame: pandas.DataFrame) -> Table:
 
 def _means(frame: pandas.DataFrame) -> pandas.DataFrame:
     return frame.groupby(["model", "stage"], sort=False).mean(numeric_only=True).reset_index()
-
-
-def _figure(name: str, picture: bytes, caption: str) -> Figure:
-    return Figure(png=picture, caption=caption, file=f"{name}.png")
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,8 @@
 """The figures of an inspection, as PNG."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas
@@ -18,26 +18,6 @@ GATES = {"i": "input gate i", "f": "forget gate f", "o": "output gate o", "g": "
 DIRECTIONS = ("forward", "reverse")
 DISTANCES = ("from_identity", "from_uniform")
 MOST_PANELS_A_ROW = 5
-
-
-@dataclass(frozen=True)
-class ModelMaps:
-    """A slice of a case as a model's network sees it, and what its modules add there.
-
-    Attributes:
-        label: the model's.
-        image: (H, W).
-        maps: the size of each stage's contribution, (H, W).
-        z, depth: which slice of how many, from 0.
-        pixel: edge lengths of a pixel, along H and W, in mm.
-    """
-
-    label: str
-    image: np.ndarray
-    maps: Mapping[int, np.ndarray]
-    z: int
-    depth: int
-    pixel: tuple[float, float]
 
 
 @plain_style
@@ -75,21 +55,22 @@ def draw_contributions(frame: pandas.DataFrame) -> bytes:
 
 
 @plain_style
-def draw_attention(frame: pandas.DataFrame, collapsed: float) -> bytes:
-    """Returns entropy and distances of the attention matrices against the stage; below `collapsed` in grey."""
+def draw_attention(frame: pandas.DataFrame, collapsed: float, few: float) -> bytes:
+    """Returns entropy, distances and kept rank of the attention against the stage; what has collapsed lies on grey."""
     figure = new_figure(WIDTH, 3.6)
-    names = {
-        "entropy": "entropy of the rows",
-        "from_identity": "distance from the identity",
-        "from_uniform": "distance from the uniform matrix",
+    panels = {
+        "entropy": ("entropy of the rows", 0.0),
+        "from_identity": ("distance from the identity", collapsed),
+        "from_uniform": ("distance from the uniform matrix", collapsed),
+        "rank_kept": ("rank of Y = A V, of V's", few),
     }
-    for axes, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
+    for axes, (name, (title, grey)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for direction, style in zip(DIRECTIONS, ("-", "--"), strict=True):
             _draw_models(axes, frame, f"{direction}_{name}", style, f", {direction}")
-        if name in DISTANCES:
-            axes.axhspan(0, collapsed, color="#8a8a8a", alpha=0.3, linewidth=0)
-        axes.set_title(title, loc="left")
-        axes.set_ylim(-0.03, 1.03)
+        if grey:
+            axes.axhspan(0, grey, color="#8a8a8a", alpha=0.3, linewidth=0)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_ylim(-0.03, max(1.03, axes.dataLim.ymax + 0.03))
         axes.set_xlabel("stage of the encoder")
     _legend(figure)
     return to_png(figure)
@@ -151,17 +132,22 @@ def draw_gates(frame: pandas.DataFrame) -> bytes:
     return to_png(figure)
 
 
-def draw_maps(case: str, models: Sequence[ModelMaps]) -> bytes:
-    """Returns a slice of a case and the size of each module's contribution in it, for each model."""
+def draw_maps(case: str, models: Mapping[str, Any]) -> bytes:
+    """Returns a slice of a case and the size of each module's contribution in it, for each model.
+
+    Args:
+        case: its name.
+        models: by label, image, maps, z, depth and pixel, see `evaluation.subject.ContributionMaps`.
+    """
     panels = [
         [
-            Overlay(model.image, f"{model.label}\nslice {model.z + 1} of {model.depth}", pixel=model.pixel),
+            Overlay(seen.image, f"{label}\nslice {seen.z + 1} of {seen.depth}", pixel=seen.pixel),
             *(
-                Overlay(model.image, f"stage {stage}\nup to {100 * there.max():.3g} %", heat=there, pixel=model.pixel)
-                for stage, there in model.maps.items()
+                Overlay(seen.image, f"stage {stage}\nup to {100 * there.max():.3g} %", heat=there, pixel=seen.pixel)
+                for stage, there in seen.maps.items()
             ),
         ]
-        for model in models
+        for label, seen in models.items()
     ]
     most = max(map(len, panels))
     columns = most if most <= MOST_PANELS_A_ROW else math.ceil(most / 2)

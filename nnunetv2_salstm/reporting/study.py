@@ -1,8 +1,8 @@
 """A study as a document: what a reader must know first, verdicts, scores, hours, and where the comparisons are."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pandas
 
@@ -16,82 +16,116 @@ LOWER_IS_BETTER = ("hd95",)
 QUESTIONS = (("these networks", "networks", "difference"), ("the methods", "methods", "methods_difference"))
 
 
-@dataclass(frozen=True)
-class StudyReport:
-    """The numbers of a study. Methods are named as readers call them, the baseline first.
+def study_document(facts: Mapping[str, Any], tables: Mapping[str, pandas.DataFrame]) -> Document:
+    """Returns the page of a study.
 
-    Attributes:
-        title: what was compared.
-        introduction: what was trained, and what is compared where.
-        missing, confounders, failures: what a reader must know before believing the rest.
-        methods: their names.
-        scores, verdicts, secondary, hours: see `evaluation.study`.
-        trainings: how many each method has.
-        unit: what hours are of.
-        devices: a sentence on what was trained on, "" where it is not known.
-        places: a sentence for each comparison, with a link to its page.
-        notes: what the numbers mean.
-        file, text: the study file.
-        versions: of the packages that compared.
+    Args:
+        facts: study, design, missing, methods, places, unit and notes, as report.json has them.
+        tables: scores, verdicts, secondary and hours, as `evaluation.study` makes them.
     """
-
-    title: str
-    introduction: str
-    missing: Sequence[str]
-    confounders: Sequence[str]
-    failures: Sequence[str]
-    methods: Sequence[str]
-    scores: pandas.DataFrame
-    verdicts: pandas.DataFrame
-    secondary: pandas.DataFrame
-    hours: pandas.DataFrame
-    trainings: Mapping[str, int]
-    unit: str
-    devices: str
-    places: Sequence[str]
-    notes: Sequence[str]
-    file: str
-    text: str
-    versions: Sequence[str]
-
-    @property
-    def baseline(self) -> str:
-        """The method that others are compared with."""
-        return self.methods[0]
-
-
-def study_document(found: StudyReport) -> Document:
-    """Returns the document."""
+    labels = {name: method["label"] for name, method in facts["methods"].items()}
+    methods, unit, places = list(labels.values()), facts["unit"], facts["places"]
+    scores, verdicts, secondary, hours = (
+        tables[name].replace({"method": labels}) for name in ("scores", "verdicts", "secondary", "hours")
+    )
     blocks: list[Block] = [
-        Text(found.introduction),
-        Warnings("Not complete, these comparisons are missing", found.missing),
-        Warnings("Not like for like", found.confounders),
-        Warnings("Left out, as it could not be scored", found.failures),
-        Bullets(sentences(found), highlight=True),
+        Text(_introduction(facts)),
+        Warnings("Not complete, these comparisons are missing", _sentences(facts["missing"])),
+        Warnings("Not like for like", _by_place(places, "confounders")),
+        Warnings("Left out, as it could not be scored", _by_place(places, "failures")),
+        Bullets([_answer(verdicts[verdicts["method"] == name], name, methods[0]) for name in methods[1:]], True),
     ]
-    for metric, (title, _) in METRICS.items():
-        if (found.scores["metric"] == metric).any():
-            blocks.append(Section(title, _metric(found, metric)))
-    if found.hours["total"].sum():
-        hours = [Text(found.devices)] if found.devices else []
-        blocks.append(Section(found.unit[0].upper() + found.unit[1:], [_hours(found), *hours]))
+    for metric, (title, digits) in METRICS.items():
+        own = scores[scores["metric"] == metric]
+        if own.empty:
+            continue
+        shown: list[Block] = [_means(own, methods, metric in LOWER_IS_BETTER, digits)]
+        if metric == "dice":
+            shown += [_forest(verdicts, methods[0]), _answers(verdicts, methods[0])]
+        elif (secondary["metric"] == metric).any():
+            shown.append(_differences(secondary[secondary["metric"] == metric], digits))
+        blocks.append(Section(title, shown))
+    if hours["total"].sum():
+        trainings = [method["trainings"] for method in facts["methods"].values()]
+        devices = [Text(text)] if (text := _devices(facts["methods"].values())) else []
+        blocks.append(Section(_capital(unit), [_hours(hours, trainings), *devices]))
     blocks += [
-        Section("The comparisons", [Bullets(found.places)]),
-        Section("What the numbers mean", [Bullets(found.notes)]),
-        Section("The study file", [Text(f"`{found.file}`"), Code(found.text)], folded=True),
-        Section("Versions", [Bullets(found.versions)], folded=True),
+        Section("The comparisons", [Bullets([_link(place, found) for place, found in places.items()])]),
+        Section("What the numbers mean", [Bullets(_notes(facts))]),
+        Section("The study file", [Text(f"`{facts['study']['file']}`"), Code(facts["study"]["text"])], folded=True),
+        Section("Versions", [Bullets(_versions(places))], folded=True),
     ]
-    return Document(found.title, blocks)
+    return Document(f"Study {facts['study']['name']}: {', '.join(methods[1:])} against {methods[0]}", blocks)
 
 
-def sentences(found: StudyReport) -> list[str]:
-    """Returns what was found of each method: how often which answer, and where."""
-    said = []
-    for method in found.methods[1:]:
-        own = found.verdicts[found.verdicts["method"] == method]
-        answers = [f"{what} {_counted(own, f'{question}_verdict', gap)}" for what, question, gap in QUESTIONS]
-        said.append(f"**{method}** against {found.baseline} in Dice: {'; '.join(answers)}.")
-    return said
+def _introduction(facts: Mapping[str, Any]) -> str:
+    design = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in facts["design"].items())
+    trainings = sum(method["trainings"] for method in facts["methods"].values())
+    return (
+        f"{design}; {trainings} trainings. Every method is compared with the first one in {len(facts['places'])} "
+        "places: data and configuration, validation or test cases."
+    )
+
+
+def _sentences(reasons: Mapping[str, str]) -> list[str]:
+    return [f"{place}: {reason}." for place, reason in reasons.items()]
+
+
+def _by_place(places: Mapping[str, Any], kind: str) -> list[str]:
+    """Returns each sentence of a kind once, with its places."""
+    found: dict[str, list[str]] = {}
+    for place, own in places.items():
+        for sentence in own[kind]:
+            found.setdefault(sentence, []).append(place)
+    every = len(places)
+    return [f"{'everywhere' if len(p) == every > 1 else '; '.join(p)}: {text}" for text, p in found.items()]
+
+
+def _devices(methods: Collection[Mapping[str, Any]]) -> str:
+    named = {method["label"]: " and ".join(method["devices"]) for method in methods if method["devices"]}
+    if len(set(named.values())) < 2:
+        return "".join(f"Trained on {devices}." for devices in set(named.values()))
+    each = "; ".join(f"{name} on {devices}" for name, devices in named.items())
+    return f"Hours on different devices do not compare; trained were {each}."
+
+
+def _link(place: str, found: Mapping[str, Any]) -> str:
+    page = quote(found["comparison"].removesuffix("json") + "html")
+    return f"[{place}]({page}): {found['cases']} cases; labels {', '.join(found['labels'])}"
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    unit = facts["unit"]
+    times = " times the GPUs that train a network" if unit == "GPU hours" else ""
+    return [
+        *(f"{method['label']} is {', '.join(method['runs'])}." for method in facts["methods"].values()),
+        "Each verdict is that of its comparison. Holm's correction is within a place; it is not over the places: the "
+        "more places, the likelier one of them shows a difference by chance.",
+        f"{_capital(unit)}: the epochs in nnU-Net's logs{times}; without preprocessing, final validation, prediction "
+        "and epochs that were cut off. Repeated: epochs trained again from a checkpoint after an interruption, part of "
+        "the total. One of: mean of the finished trainings, nothing repeated. Relative: to the first method, over the "
+        "data and folds that both have finished.",
+        *facts["notes"],
+    ]
+
+
+def _versions(places: Mapping[str, Any]) -> list[str]:
+    """Returns the version of each package; where they differ, with their places."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for place, own in places.items():
+        for package, version in own["versions"].items():
+            found.setdefault(package, {}).setdefault(version, []).append(place)
+    return [
+        f"{package}: {next(iter(by))}" if len(by) == 1 else
+        f"{package} differs: " + ", ".join(f"{version} ({'; '.join(where)})" for version, where in by.items())
+        for package, by in found.items()
+    ]  # fmt: skip
+
+
+def _answer(own: pandas.DataFrame, method: str, baseline: str) -> str:
+    """Returns what was found of a method: how often which answer, and where."""
+    answers = [f"{what} {_counted(own, f'{question}_verdict', gap)}" for what, question, gap in QUESTIONS]
+    return f"**{method}** against {baseline} in Dice: {'; '.join(answers)}."
 
 
 def _counted(own: pandas.DataFrame, verdict: str, gap: str) -> str:
@@ -103,62 +137,47 @@ def _counted(own: pandas.DataFrame, verdict: str, gap: str) -> str:
     return ", ".join(parts)
 
 
-def _metric(found: StudyReport, metric: str) -> list[Block]:
-    digits = METRICS[metric][1]
-    scores = found.scores[found.scores["metric"] == metric]
-    shown: dict[str, list[str | None]] = {"method": list(found.methods)}
+def _means(scores: pandas.DataFrame, methods: list[str], lower_is_better: bool, digits: int) -> Table:
+    shown: dict[str, list[str | None]] = {"method": list(methods)}
     bold = set()
     for place, own in scores.groupby("place", sort=False):
         rows = own.set_index("method")
-        shown[str(place)] = [_spread(rows.loc[name], digits) if name in rows.index else None for name in found.methods]
+        shown[str(place)] = [_spread(rows.loc[name], digits) if name in rows.index else None for name in methods]
         # A mean that leaves out infinite distances is no better for it.
-        order = [True, metric in LOWER_IS_BETTER]
-        ranked = rows.dropna(subset="mean").sort_values(["infinite", "mean"], ascending=order)
-        if len(ranked):
-            first = ranked.iloc[0]
-            best = ranked[(ranked["infinite"] == first["infinite"]) & (ranked["mean"] == first["mean"])].index
-            bold |= {(found.methods.index(name), str(place)) for name in best}
+        ranked = rows.dropna(subset="mean").sort_values(["infinite", "mean"], ascending=[True, lower_is_better])
+        best = ranked[(ranked[["infinite", "mean"]] == ranked[["infinite", "mean"]].head(1).squeeze()).all(axis=1)]
+        bold |= {(methods.index(name), str(place)) for name in best.index}
     caption = "Mean (standard deviation over seeds / over folds); bold: the best mean."
-    blocks: list[Block] = [Table(pandas.DataFrame(shown), caption, bold=bold)]
-    if metric == "dice":
-        axis = f"Dice, difference from {found.baseline}"
-        figure = draw_forest(_forest(found), axis)
-        blocks.append(
-            Figure(
-                svg=figure,
-                caption="Differences with their 95 % intervals: over cases (these networks) and over trainings (the "
-                "methods), where there are three or more.",
-            )
-        )
-        blocks.append(_answers(found))
-    elif (found.secondary["metric"] == metric).any():
-        blocks.append(_differences(found.secondary[found.secondary["metric"] == metric], digits))
-    return blocks
+    return Table(pandas.DataFrame(shown), caption, bold=bold)
 
 
-def _forest(found: StudyReport) -> pandas.DataFrame:
-    """Returns the rows of the figure: methods within places, below one for the baseline, which is not drawn."""
-    named = found.verdicts["place"] + ", " + found.verdicts["method"]
-    first = pandas.DataFrame({"method": [found.baseline]})
-    return pandas.concat([first, found.verdicts.assign(method=named)], ignore_index=True)
+def _forest(verdicts: pandas.DataFrame, baseline: str) -> Figure:
+    # Methods within places, below a row for the baseline, which is not drawn.
+    named = verdicts.assign(method=verdicts["place"] + ", " + verdicts["method"])
+    rows = pandas.concat([pandas.DataFrame({"method": [baseline]}), named], ignore_index=True)
+    return Figure(
+        svg=draw_forest(rows, f"Dice, difference from {baseline}"),
+        caption="Differences with their 95 % intervals: over cases (these networks) and over trainings (the methods), "
+        "where there are three or more.",
+    )
 
 
-def _answers(found: StudyReport) -> Table:
-    rows = []
-    for row in found.verdicts.to_dict("records"):
-        for what, question, gap in QUESTIONS:
-            rows.append({
-                "place": row["place"],
-                "method": row["method"],
-                "question": what,
-                "verdict": row[f"{question}_verdict"],
-                "difference": _sign(row[gap], 4),
-                "95 % interval": _interval(row[f"{question}_low"], row[f"{question}_high"], 4),
-                "p": _p(row[f"{question}_p"]),
-                "p (Holm)": _p(row[f"{question}_p_holm"]),
-                "pairs": f"{row[f'{question}_count']:.0f}",
-            })  # fmt: skip
-    return Table(pandas.DataFrame(rows), f"Differences from {found.baseline}, paired.", text_columns=4)
+def _answers(verdicts: pandas.DataFrame, baseline: str) -> Table:
+    rows = [
+        {
+            "place": row["place"],
+            "method": row["method"],
+            "question": what,
+            "verdict": row[f"{question}_verdict"],
+            **_gap(row[gap], row[f"{question}_low"], row[f"{question}_high"], 4),
+            "p": _p(row[f"{question}_p"]),
+            "p (Holm)": _p(row[f"{question}_p_holm"]),
+            "pairs": f"{row[f'{question}_count']:.0f}",
+        }
+        for row in verdicts.to_dict("records")
+        for what, question, gap in QUESTIONS
+    ]
+    return Table(pandas.DataFrame(rows), f"Differences from {baseline}, paired.", text_columns=4)
 
 
 def _differences(secondary: pandas.DataFrame, digits: int) -> Table:
@@ -166,8 +185,7 @@ def _differences(secondary: pandas.DataFrame, digits: int) -> Table:
         {
             "place": row["place"],
             "method": row["method"],
-            "difference": _sign(row["difference"], digits),
-            "95 % interval": _interval(row["low"], row["high"], digits),
+            **_gap(row["difference"], row["low"], row["high"], digits),
             "p (Holm)": _p(row["p_holm"]),
             "these networks": row["verdict"],
         }
@@ -176,18 +194,14 @@ def _differences(secondary: pandas.DataFrame, digits: int) -> Table:
     return Table(pandas.DataFrame(rows), "Differences, paired by case; networks only.", text_columns=2)
 
 
-def _hours(found: StudyReport) -> Table:
-    frame = found.hours
-    data = [name for name in frame.columns if name not in ("method", "finished", "total", "repeated", "relative")]
-    shown = {
-        "method": frame["method"],
-        "finished": [f"{row['finished']} of {found.trainings[row['method']]}" for row in frame.to_dict("records")],
-        "in total": frame["total"].map(_number),
-        "repeated": frame["repeated"].map(_number),
-        "relative": ["-" if pandas.isna(value) else f"x {value:.2f}" for value in frame["relative"]],
-        **{f"one of {name}": frame[name].map(_number) for name in data},
-    }
-    return Table(pandas.DataFrame(shown))
+def _hours(hours: pandas.DataFrame, trainings: list[int]) -> Table:
+    shown = pandas.DataFrame({"method": hours["method"]})
+    shown["finished"] = [f"{done} of {all_}" for done, all_ in zip(hours["finished"], trainings, strict=True)]
+    shown["in total"], shown["repeated"], shown["relative"] = hours["total"], hours["repeated"], hours["relative"]
+    data = {name: f"one of {name}" for name in hours.columns[list(hours.columns).index("relative") + 1 :]}
+    shown = shown.join(hours[list(data)].rename(columns=data))
+    formats = {**dict.fromkeys(["in total", "repeated", *data.values()], _number), "relative": lambda x: f"x {x:.2f}"}
+    return Table(shown, formats=formats)
 
 
 def _spread(row: Any, digits: int) -> str:
@@ -205,15 +219,18 @@ def _sign(value: Any, digits: int) -> str:
     return "-" if pandas.isna(value) else f"{value:+.{digits}f}"
 
 
-def _interval(low: Any, high: Any, digits: int) -> str:
-    return "-" if pandas.isna(low) else f"{_sign(low, digits)} to {_sign(high, digits)}"
+def _gap(difference: Any, low: Any, high: Any, digits: int) -> dict[str, str]:
+    interval = "-" if pandas.isna(low) else f"{_sign(low, digits)} to {_sign(high, digits)}"
+    return {"difference": _sign(difference, digits), "95 % interval": interval}
 
 
 def _p(value: Any) -> str:
     return "-" if pandas.isna(value) else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _number(value: Any) -> str:
-    if pandas.isna(value):
-        return "-"
+def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

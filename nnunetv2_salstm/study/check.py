@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -90,12 +89,6 @@ def check_executor(study: Study, executor: str) -> None:
             raise SalstmError(f"resources: train: gpus must be at most {len(gpus)} on this machine, got {wanted}")
 
 
-def slurm_keeps_accounts() -> bool:
-    """Whether Slurm keeps accounts, and can be asked for jobs that have ended; else it forgets them after minutes."""
-    found = shutil.which("sacct")
-    return found is not None and subprocess.run([found, "-X", "-n"], capture_output=True).returncode == 0
-
-
 def _check_trainer(study: Study, method: Method) -> None:
     if method.is_ours:
         return
@@ -106,8 +99,8 @@ def _check_trainer(study: Study, method: Method) -> None:
             f"{study.file}: there is no trainer {trainer}{nearest(trainer, [*ours, *theirs])}; ours are {NAME_RULE}; "
             "those of other packages lie in the folders of nnUNet_extTrainer"
         )
-    demanded = [key for key in ("seeds", "epochs", "iterations") if getattr(study, key)]
-    if demanded and not method.epochs:
+    demanded = [key for key in ("seeds", "epochs", "iterations") if getattr(study, key) and not method.epochs]
+    if demanded:
         raise SalstmError(
             f"{study.file}: {trainer} takes no {', '.join(demanded)}; nnUNetTrainerSALSTMOff is the stock network with "
             f"them; to train it once, as it is, state its own length: {{trainer: {trainer}, epochs: N}}"
@@ -116,11 +109,9 @@ def _check_trainer(study: Study, method: Method) -> None:
 
 def _trainers_of_nnunet() -> list[str]:
     """Returns the names of nnU-Net's own trainers, read from its files."""
-    spec = importlib.util.find_spec("nnunetv2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "training" / "nnUNetTrainer"
-    files = sorted(folder.rglob("*.py"))
+    import nnunetv2
+
+    files = Path(nnunetv2.__path__[0], "training", "nnUNetTrainer").rglob("*.py")
     return sorted({name for f in files for name in re.findall(r"^class (\w+)", f.read_text(), re.MULTILINE)})
 
 

@@ -145,34 +145,36 @@ class Preprocess(Job):
         """Returns nnU-Net's command for what is missing."""
         processes = str(self.resources.cpus)
         if _json(self.plans_file) is None:
-            planner = [] if self.plans == DEFAULT_PLANS else ["-pl", PLANNERS[self.plans]]
+            planner = _unless_default("-pl", PLANNERS[self.plans], PLANNERS[DEFAULT_PLANS])
             return [
                 "nnUNetv2_plan_and_preprocess", "-d", self.dataset.number, *planner, "-c", *self.study.configurations,
                 "-npfp", processes, "-np", processes,
             ]  # fmt: skip
         # nnU-Net empties the folder of a configuration first, from which others may be training.
-        missing = [name for name in self.study.configurations if self._cases_missing(name)] or list(
-            self.study.configurations
-        )
-        plans = [] if self.plans == DEFAULT_PLANS else ["-plans_name", self.plans]
+        configurations = self.study.configurations
+        missing = [name for name in configurations if self._cases_missing(name)] or configurations
+        plans = _unless_default("-plans_name", self.plans, DEFAULT_PLANS)
         return ["nnUNetv2_preprocess", "-d", self.dataset.number, *plans, "-c", *missing, "-np", processes]
 
     def missing(self) -> str | None:
         """Returns which plans or preprocessed cases are not there."""
         if _json(self.plans_file) is None:
             return f"there are no plans at {self.plans_file}"
-        for name in self.study.configurations:
-            if message := self._cases_missing(name):
-                return message
-        return None
+        return next(filter(None, map(self._cases_missing, self.study.configurations)), None)
 
     def _cases_missing(self, configuration: str) -> str | None:
         values = (_json(self.plans_file) or {})["configurations"]
         if configuration not in values:
             return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(values)}"
-        resolved = values[configuration]
-        while "data_identifier" not in resolved and "inherits_from" in resolved:
-            resolved = values[resolved["inherits_from"]]
+        resolved, line = values[configuration], [configuration]
+        while "data_identifier" not in resolved:
+            parent = resolved.get("inherits_from")
+            if parent not in values or parent in line:
+                return (
+                    f"configuration {configuration} of {self.plans_file} inherits from nothing that is there: {parent}"
+                )
+            resolved = values[parent]
+            line.append(parent)
         folder = self.dataset.preprocessed / resolved["data_identifier"]
         # The last of the files that nnU-Net writes for a case.
         absent = [case for case in self.dataset.training_cases if not (folder / f"{case}.pkl").is_file()]
@@ -247,14 +249,10 @@ class Predict(Job):
     parts: int
 
     @property
-    def model(self) -> str:
-        """How nnU-Net calls the folder of the networks."""
-        return self.trainings[0].folder.parent.name
-
-    @property
     def output(self) -> Path:
         """The folder of the predictions."""
-        return study_folder(self.study.name) / "predictions" / self.dataset.name / self.model
+        model = self.trainings[0].folder.parent.name
+        return study_folder(self.study.name) / "predictions" / self.dataset.name / model
 
     @property
     def predictions(self) -> list[Path]:
@@ -286,7 +284,38 @@ class Predict(Job):
 
 
 @dataclass(frozen=True)
-class Compare(Job):
+class Page(Job):
+    """Writes a page, and the same for programs.
+
+    Attributes:
+        report: its file without .json and .html.
+    """
+
+    report: Path
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that are older than the page."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> list[Path]:
+        """What it writes: .json and .html."""
+        return [Path(f"{self.report}.{kind}") for kind in ("json", "html")]
+
+    def missing(self) -> str | None:
+        """Returns whether the page is not there, of something else, or older than what it is made of."""
+        written = _json(self.files[0])
+        if written is None or not self.files[1].is_file():
+            return f"there is no report at {self.files[1]}"
+        return self._differs(written) or _out_of_date(self.files, self.inputs)
+
+    def _differs(self, written: dict[str, Any]) -> str | None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Compare(Page):
     """Compares the methods on one data set, on their validation or their test cases.
 
     Attributes:
@@ -304,13 +333,8 @@ class Compare(Job):
         return "test" if isinstance(self.jobs[0], Predict) else "validation"
 
     @property
-    def report(self) -> Path:
-        """The report's file without .json and .html."""
-        return study_folder(self.study.name) / "comparisons" / self.name.removeprefix(f"compare__{self.study.name}__")
-
-    @property
     def inputs(self) -> list[Path]:
-        """Files that are older than the report."""
+        """The summaries of validations, or the predictions."""
         return [file for job in self.jobs for file in (job.predictions if isinstance(job, Predict) else [job.summary])]
 
     def command(self) -> list[str]:
@@ -324,31 +348,24 @@ class Compare(Job):
             runs = dict.fromkeys(job.trainer for job in self.jobs if isinstance(job, Train))
             arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
             arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
-        written = [word for kind in ("json", "html") for word in (f"--{kind}", f"{self.report}.{kind}")]
+        written = [word for file in self.files for word in (f"--{file.suffix[1:]}", str(file))]
         return ["nnUNetv2_salstm", "compare", *arguments, *written]
 
-    def missing(self) -> str | None:
-        """Returns whether the report is not there, of another comparison, or older than what it compares."""
-        files = [Path(f"{self.report}.{kind}") for kind in ("json", "html")]
-        written = _json(files[0])
-        if written is None or not files[1].is_file():
-            return f"there is no report at {files[1]}"
+    def _differs(self, written: dict[str, Any]) -> str | None:
         command = written.get("inputs", {}).get("command")
-        if command != shlex.join(self.command()):
-            return f"{files[0]} is of another comparison: {command}"
-        return _out_of_date(files, self.inputs)
+        return None if command == shlex.join(self.command()) else f"{self.files[0]} is of another comparison: {command}"
 
 
 @dataclass(frozen=True)
-class Report(Job):
+class Report(Page):
     """Puts all comparisons of a study on one page."""
 
     comparisons: tuple[Compare, ...]
 
     @property
-    def output(self) -> Path:
-        """The report's file without .json and .html."""
-        return study_folder(self.study.name) / "report"
+    def inputs(self) -> list[Path]:
+        """The comparisons."""
+        return [comparison.files[0] for comparison in self.comparisons]
 
     def command(self) -> list[str]:
         """Returns the command of the report."""
@@ -356,19 +373,13 @@ class Report(Job):
         return ["nnUNetv2_salstm", "study", str(self.study.file.resolve()), "--report"]
 
     def missing(self) -> str | None:
-        """Returns whether the report is not there, lacks a comparison, or is of another study file or older ones."""
-        for comparison in self.comparisons:
-            if message := comparison.missing():
-                return message
-        files = [Path(f"{self.output}.{kind}") for kind in ("json", "html")]
-        written = _json(files[0])
-        if written is None or not files[1].is_file():
-            return f"there is no report at {files[1]}"
+        """Returns whether a comparison is not there, or the report, or whether that is of other ones."""
+        return next(filter(None, (comparison.missing() for comparison in self.comparisons)), None) or super().missing()
+
+    def _differs(self, written: dict[str, Any]) -> str | None:
         if written.get("study", {}).get("text") != self.study.file.read_text():
-            return f"{files[0]} is of another text of {self.study.file}"
-        if written["missing"]:
-            return f"{files[0]} lacks {', '.join(written['missing'])}"
-        return _out_of_date(files, [Path(f"{comparison.report}.json") for comparison in self.comparisons])
+            return f"{self.files[0]} is of another text of {self.study.file}"
+        return f"{self.files[0]} lacks {', '.join(written['missing'])}" if written["missing"] else None
 
 
 def study_folder(name: str) -> Path:
@@ -399,7 +410,8 @@ def jobs_of(study: Study) -> list[Job]:
                 jobs += _jobs_of_models(study, dataset, plans, configuration, before)
     if comparisons := tuple(job for job in jobs if isinstance(job, Compare)):
         after = tuple(job.name for job in comparisons)
-        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, comparisons))
+        page = study_folder(study.name) / "report"
+        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, page, comparisons))
     return jobs
 
 
@@ -430,8 +442,11 @@ def _jobs_of_models(
         if predictions and (dataset.raw / "labelsTs").is_dir():
             compared.append(("__test", predictions))
         for what, of in compared:
-            name = f"compare__{study.name}__{dataset.name}__{plans}__{configuration}{what}"
-            jobs.append(Compare(name, study, dataset, tuple(job.name for job in of), plans, configuration, of))
+            name, after = f"{dataset.name}__{plans}__{configuration}{what}", tuple(job.name for job in of)
+            page = study_folder(study.name) / "comparisons" / name
+            jobs.append(
+                Compare(f"compare__{study.name}__{name}", study, dataset, after, page, plans, configuration, of)
+            )
     return jobs
 
 
@@ -470,7 +485,7 @@ def _out_of_date(outputs: Sequence[Path], inputs: Sequence[Path]) -> str | None:
     return None
 
 
-def _unless_default(option: str, value: str, default: str) -> Sequence[str]:
+def _unless_default(option: str, value: str, default: str) -> list[str]:
     return [] if value == default else [option, value]
 
 

@@ -3,8 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +35,9 @@ class Record:
     def _lock(self) -> Path:
         return self.folder / f"{self.exclusive}.lock"
 
-    @contextmanager
-    def held(self, wait: bool) -> Iterator[int]:
+    def held(self, wait: bool) -> AbstractContextManager[int]:
         """Holds the job; see `locks.hold`."""
-        with hold(self._lock, wait) as descriptor:
-            yield descriptor
+        return hold(self._lock, wait)
 
     def holder(self) -> str | None:
         """Returns who is at the job, None if nobody is."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.trainer_names import TrainerName, epochs_of, name_of_run
@@ -171,6 +171,10 @@ def read_study(file: Path) -> Study:
     return reader.study(values)
 
 
+# A part of the study file.
+_Part = TypeVar("_Part", Resources, Slurm, Method)
+
+
 class _Reader:
     """Checks the values of a file; knows the lines of its keys."""
 
@@ -188,30 +192,13 @@ class _Reader:
         for key in needed:
             if key not in values:
                 raise self.fail(key, f"the key {key} is missing; a study needs {', '.join(needed)}")
-        read: dict[str, Any] = {}
-        for key, allowed, rule in (
-            ("datasets", _is_dataset, "numbers or names of data sets"),
-            ("configurations", _is_name, "names such as 3d_fullres"),
-            ("plans", _is_name, "names of plans"),
-            ("folds", lambda v: v == "all" or _at_least(0)(v), "numbers, or all"),
-            ("seeds", _at_least(0), "whole numbers of at least 0"),
-        ):
-            if key in values:
-                read[key] = self.list_of(values[key], key, allowed, rule)
-        for key, allowed, rule in (
-            ("name", _is_name, "letters, digits, _ and -"),
-            ("device", lambda v: v in DEVICES, ", ".join(DEVICES)),
-            *((key, _at_least(1), "a whole number of at least 1") for key in ("epochs", "iterations", "num_parts")),
-            ("retries", _at_least(0), "a whole number of at least 0"),
-            *((key, lambda v: isinstance(v, bool), "true or false") for key in ("different_epochs", "test")),
-        ):
-            if key in values:
-                read[key] = self.is_a(values, key, allowed, rule)
+        read: dict[str, Any] = {k: self.list_of(value, k, *_LISTS[k]) for k, value in values.items() if k in _LISTS}
+        read |= {key: self.value(values, key) for key in values if key in _RULES}
         read["datasets"] = tuple(map(str, read["datasets"]))
         read["trainers"] = self.trainers(values["trainers"])
         read["resources"] = self.resources(values.get("resources", {}), values.get("device", "cuda"))
         if "slurm" in values:
-            read["slurm"] = self.slurm(values["slurm"])
+            read["slurm"] = self.part(values["slurm"], Slurm, "slurm")
         study = Study(file=self.file, **read)
         self.check_lengths(study)
         return study
@@ -226,9 +213,10 @@ class _Reader:
                     where or str(key), f"unknown key {key!r}{of}{nearest(str(key), known)}; it takes {', '.join(known)}"
                 )
 
-    def is_a(self, values: Mapping[str, Any], key: str, allowed: Callable[[Any], bool], rule: str, of: str = "") -> Any:
+    def value(self, values: Mapping[str, Any], key: str, where: str = "") -> Any:
+        allowed, rule = _RULES[key]
         if not allowed(values[key]):
-            raise self.fail(of or key, f"{f'{of}: ' if of else ''}{key} must be {rule}, got {values[key]!r}")
+            raise self.fail(where or key, f"{f'{where}: ' if where else ''}{key} must be {rule}, got {values[key]!r}")
         return values[key]
 
     def list_of(self, value: Any, key: str, allowed: Callable[[Any], bool], rule: str) -> tuple[Any, ...]:
@@ -240,58 +228,40 @@ class _Reader:
             raise self.fail(key, f"{key} names {', '.join(twice)} twice")
         return tuple(given)
 
+    def part(self, values: Any, of: type[_Part], where: str, **defaults: Any) -> _Part:
+        """Returns a part of the study file, with values of its own in place of the defaults."""
+        self.keys(values, [f.name for f in fields(of)], where)
+        return of(**{**defaults, **{key: self.value(values, key, where) for key in values}})
+
     def trainers(self, value: Any) -> tuple[Method, ...]:
-        methods = [self.method(item) for item in (value if isinstance(value, list) else [value])]
+        items = value if isinstance(value, list) else [value]
+        methods = tuple(
+            self.part(item if isinstance(item, dict) else {"trainer": item}, Method, "trainers", trainer=None)
+            for item in items
+        )
         self.list_of([method.trainer for method in methods], "trainers", _is_name, "names of trainers")
         if labels := [method.label for method in methods if method.label]:
             self.list_of(labels, "trainers", _is_text, "labels")
-        return tuple(methods)
-
-    def method(self, item: Any) -> Method:
-        if not isinstance(item, dict):
-            return Method(item)
-        self.keys(item, [f.name for f in fields(Method)], "trainers")
-        rules = {"label": (_is_text, "what readers call it"), "epochs": (_at_least(1), "a whole number of at least 1")}
-        for key, (allowed, rule) in rules.items():
-            if key in item:
-                self.is_a(item, key, allowed, rule, "trainers")
-        return Method(item.get("trainer"), item.get("label"), item.get("epochs"))  # type: ignore[arg-type]  # next check
+        return methods
 
     def resources(self, values: Any, device: str) -> dict[str, Resources]:
         self.keys(values, KINDS, "resources")
         read = {}
         for kind, default in _ON_GPU.items():
-            given = {} if values.get(kind) is None else values[kind]
             where = f"resources: {kind}"
-            self.keys(given, [f.name for f in fields(Resources) if default.gpus or f.name != "gpus"], where)
-            for key in given:
-                if key == "hours":
-                    self.is_a(given, key, lambda v: _is_number(v) and v > 0, "a positive number", where)
-                elif key in ("gpus", "cpus", "memory_gb"):
-                    least = 0 if key == "gpus" and device != "cuda" else 1
-                    self.is_a(given, key, _at_least(least), f"a whole number of at least {least}", where)
-                else:
-                    self.is_a(given, key, _is_text, "a name", where)
-            read[kind] = Resources(**{**_values(default), **({} if device == "cuda" else {"gpus": 0}), **given})
-            gpus = read[kind].gpus
-            if gpus > 0 and device != "cuda":
+            given = {} if values.get(kind) is None else values[kind]
+            needs = default.gpus > 0
+            self.keys(given, [f.name for f in fields(Resources) if needs or f.name != "gpus"], where)
+            on_device = vars(default) if device == "cuda" else {**vars(default), "gpus": 0}
+            gpus = (found := self.part(given, Resources, where, **on_device)).gpus
+            if device != "cuda" and gpus > 0:
                 raise self.fail(where, f"{where}: gpus must be 0 with device {device}, got {gpus}")
+            if device == "cuda" and needs and gpus == 0:
+                raise self.fail(where, f"{where}: gpus must be at least 1 with device {device}, got {gpus}")
             if gpus > 1 and kind != "train":
                 raise self.fail(where, f"{where}: gpus must be 1, as nnU-Net predicts on one, got {gpus}")
+            read[kind] = found
         return read
-
-    def slurm(self, values: Any) -> Slurm:
-        self.keys(values, [f.name for f in fields(Slurm)], "slurm")
-        for key in values:
-            if key == "parallel":
-                self.is_a(values, key, _at_least(1), "a whole number of at least 1", "slurm")
-            elif key == "options":
-                self.is_a(
-                    values, key, lambda v: isinstance(v, dict), "options of sbatch, such as mail-type: FAIL", "slurm"
-                )
-            else:
-                self.is_a(values, key, _is_text, "a name", "slurm")
-        return Slurm(**values)
 
     def check_lengths(self, study: Study) -> None:
         lengths = {"the study": study.epochs} if study.epochs else {}
@@ -304,10 +274,6 @@ class _Reader:
                 f"the methods would train for different numbers of epochs ({said}); make them equal, or state "
                 "different_epochs: true",
             )
-
-
-def _values(resources: Resources) -> dict[str, Any]:
-    return {f.name: getattr(resources, f.name) for f in fields(resources)}
 
 
 def _is_name(value: Any) -> bool:
@@ -324,9 +290,34 @@ def _is_dataset(value: Any) -> bool:
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value < float("inf")
+def _is_hours(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _at_least(least: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_FROM_0: _Rule = (_at_least(0), "a whole number of at least 0")
+_FROM_1: _Rule = (_at_least(1), "a whole number of at least 1")
+# Of keys of the study and of its parts, which mean the same wherever they stand.
+_RULES: dict[str, _Rule] = {
+    "name": (_is_name, "letters, digits, _ and -"),
+    "trainer": (lambda value: True, "checked as a list"),
+    "device": (lambda value: value in DEVICES, ", ".join(DEVICES)),
+    "hours": (_is_hours, "a positive number"),
+    "label": (_is_text, "what readers call it"),
+    "options": (lambda value: isinstance(value, dict), "options of sbatch, such as mail-type: FAIL"),
+    **dict.fromkeys(("different_epochs", "test"), (lambda value: isinstance(value, bool), "true or false")),
+    **dict.fromkeys(("retries", "gpus"), _FROM_0),
+    **dict.fromkeys(("epochs", "iterations", "num_parts", "cpus", "memory_gb", "parallel"), _FROM_1),
+    **dict.fromkeys(("partition", "account", "constraint", "qos"), (_is_text, "a name")),
+}
+_LISTS: dict[str, _Rule] = {
+    "datasets": (_is_dataset, "numbers or names of data sets"),
+    "configurations": (_is_name, "names such as 3d_fullres"),
+    "plans": (_is_name, "names of plans"),
+    "folds": (lambda value: value == "all" or _at_least(0)(value), "numbers, or all"),
+    "seeds": (_at_least(0), "whole numbers of at least 0"),
+}

@@ -52,17 +52,12 @@ def status_of(study: Study, jobs: Sequence[Job], epoch_seconds: Mapping[str, Seq
             status = job.record.status()
             why = "interrupted" if status is None else f"ended with status {status}, and {left[job.name]}"
             failed[f"{job.name}: {why}"] = [*job.record.said(LINES), f"({job.record.log})"]
-    counts = {
-        kind: {state: sum(states[job.name] == state for job in jobs if job.kind == kind) for state in STATES}
-        for kind in KINDS
-        if any(job.kind == kind for job in jobs)
-    }
-    seconds = {
-        job.name: _seconds_left(job, jobs, states, epochs, epoch_seconds)
-        for job in jobs
-        if states[job.name] != "finished"
-    }
-    return Status(counts, running, failed, _time_left(seconds, sum(state == "running" for state in states.values())))
+    of_kind = {kind: [states[job.name] for job in jobs if job.kind == kind] for kind in KINDS}
+    counts = {kind: {state: found.count(state) for state in STATES} for kind, found in of_kind.items() if found}
+    seconds = [
+        _seconds_left(job, jobs, states, epochs, epoch_seconds) for job in jobs if states[job.name] != "finished"
+    ]
+    return Status(counts, running, failed, _time_left(seconds, len(running)))
 
 
 def _state(job: Job) -> str:
@@ -73,17 +68,18 @@ def _state(job: Job) -> str:
     return "interrupted" if job.record.status() is None else "failed"
 
 
-def _time_left(seconds: Mapping[str, float | None], running: int) -> str:
+def _time_left(seconds: Sequence[float | None], running: int) -> str:
     """Returns a sentence on the time left; seconds are None of jobs of which nothing like them has run."""
     if not seconds:
         return "All jobs are finished."
-    known = [value for value in seconds.values() if value is not None]
+    known = [value for value in seconds if value is not None]
     unknown = len(seconds) - len(known)
     if not known:
         return f"Time left: not known, as nothing like the {unknown} jobs left has run yet."
     at_once = max(1, running)
+    work = sum(known)
     # No order of jobs ends before its longest one.
-    wall, work = max(sum(known) / at_once, max(known)), sum(known)
+    wall = max(work / at_once, *known)
     but = f", and {unknown} jobs of which nothing like them has run yet" if unknown else ""
     return f"Time left: about {_hours(wall)} with {at_once} at once, {_hours(work)} of work in {len(known)} jobs{but}."
 
@@ -97,8 +93,8 @@ def _seconds_left(
 ) -> float | None:
     """Returns how long a job takes, from its own epochs or from finished jobs like it; None where there are none."""
     if not isinstance(job, Train):
-        took = [other.record.seconds() for other in jobs if other.kind == job.kind and states[other.name] == "finished"]
-        took = [seconds for seconds in took if seconds]
+        finished = (other for other in jobs if other.kind == job.kind and states[other.name] == "finished")
+        took = list(filter(None, (other.record.seconds() for other in finished)))
         return median(took) if took else None
     own = epoch_seconds[job.name]
     # Its own epochs before those of the same trainer, and these before those of others on the same data.

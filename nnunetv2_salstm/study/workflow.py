@@ -19,19 +19,16 @@ def mark(study: Study, jobs: Sequence[Job]) -> None:
         return
     marks = study_folder(study.name) / MARKS
     marks.mkdir(parents=True, exist_ok=True)
-    left = unfinished(jobs)
-    finished = {job.name for job in jobs} - left.keys()
-    for file in marks.iterdir():
-        if file.name not in finished:
-            file.unlink()
-    for name in finished:
-        (marks / name).touch()
+    finished = {marks / job.name for job in jobs} - {marks / name for name in unfinished(jobs)}
+    for file in set(marks.iterdir()) - finished:
+        file.unlink()
+    for file in finished:
+        file.touch()
 
 
 def resources_of(study: Study, kind: str) -> dict[str, Any]:
     """Returns the resources of a kind of job by Snakemake's names and those of its executor for Slurm."""
     own, everywhere = study.resources[kind], study.slurm
-    options = " ".join(f"--{key}={value}" for key, value in everywhere.options.items())
     values = {
         "gpu": own.gpus,
         "cpus_per_task": own.cpus,
@@ -41,7 +38,7 @@ def resources_of(study: Study, kind: str) -> dict[str, Any]:
         "slurm_account": own.account or everywhere.account,
         "constraint": own.constraint or everywhere.constraint,
         "qos": everywhere.qos,
-        "slurm_extra": options,
+        "slurm_extra": " ".join(f"--{key}={value}" for key, value in everywhere.options.items()),
     }
     return {name: value for name, value in values.items() if value}
 

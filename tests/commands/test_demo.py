@@ -1,6 +1,5 @@
 """`nnUNetv2_salstm demo`: its phantoms, its folder, what it says, and the whole of it."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -24,11 +23,11 @@ from nnunetv2_salstm.commands import demo_stages as stages
 from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
 from nnunetv2_salstm.commands.demo_stages import FULL, METHODS, QUICK
 from nnunetv2_salstm.converters.phantom import DATASET, SLICE_SPACING, STRUCTURES, make_case, write_dataset
-from nnunetv2_salstm.evaluation.demo import MethodResult, results_frame, results_json
+from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host import versions as machine
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import written_whole
+from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.reporting.demo import demo_document, draw_prediction
 from nnunetv2_salstm.reporting.document import to_html, to_markdown, to_terminal
 
@@ -117,7 +116,7 @@ def test_folder_of_other_settings_names_them_and_the_way_out(tmp_path):
     with pytest.raises(SalstmError, match=r"\{'edge': 40\} there, \{'edge': 56\} now; delete it, or .* -o"):
         claim_folder(tmp_path / "out", {"edge": 56, "epochs": 5}, disk=1)
     (tmp_path / "out" / "demo.json").write_text("{")
-    with pytest.raises(SalstmError, match="other settings"):
+    with pytest.raises(SalstmError, match=r"demo\.json is not JSON"):
         claim_folder(tmp_path / "out", {"edge": 40, "epochs": 5}, disk=1)
 
 
@@ -151,7 +150,7 @@ def test_demo_on_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError], ids=lambda stop: stop.__name__)
 def test_what_is_interrupted_leaves_the_earlier_file_and_nothing_else(stop, tmp_path):
     def write(name, content):
-        with written_whole(tmp_path / name) as unfinished:
+        with atomic_write(tmp_path / name) as unfinished:
             content(unfinished)
             raise stop
 
@@ -171,7 +170,7 @@ def test_what_is_interrupted_leaves_the_earlier_file_and_nothing_else(stop, tmp_
 def test_what_a_killed_process_left_is_replaced(tmp_path):
     (tmp_path / "unfinished.folder").mkdir()
     (tmp_path / "unfinished.folder" / "half").touch()
-    with written_whole(tmp_path / "folder") as unfinished:
+    with atomic_write(tmp_path / "folder") as unfinished:
         assert not unfinished.exists()
         unfinished.mkdir()
     assert list((tmp_path / "folder").iterdir()) == []
@@ -264,19 +263,20 @@ def results(tmp_path):
     (tmp_path / "training_log_1.txt").write_text(LOG.replace("Training done.", "Epoch 2") + ": Epoch time: 8.0 s\n")
     log = TrainingLog.read(tmp_path)
 
-    def result(method, dice, parameters):
-        metrics = {str(label): {"Dice": dice} for label in STRUCTURES.values()}
-        summary = {"mean": metrics, "metric_per_case": [{"prediction_file": "/p/case.nii.gz", "metrics": metrics}]}
-        return MethodResult.read(method, METHODS[method], summary, log, 20, parameters, STRUCTURES)
+    def result(method, dice, parameters, case_dice):
+        mean, metrics = ({str(label): {"Dice": value} for label in STRUCTURES.values()} for value in (dice, case_dice))
+        summary = {"mean": mean, "metric_per_case": [{"prediction_file": "/p/case.nii.gz", "metrics": metrics}]}
+        counts = {"parameters": parameters, "parameters_ratio": parameters / 4_000_000}
+        return {"method": method, "trainer": METHODS[method], **read_result(summary, log, 20, STRUCTURES), **counts}
 
-    return [result("stock", 0.5, 4_000_000), result("SA-LSTM A", 0.75, 5_000_000)]
+    return [result("stock", 0.5, 4_000_000, 0.5), result("SA-LSTM A", 0.75, 5_000_000, float("nan"))]
 
 
 def document(results):
     return demo_document(
         results_frame(results),
         {},
-        {result.method: result.trainer for result in results},
+        {result["method"]: result["trainer"] for result in results},
         test_cases=4,
         epochs=5,
         iterations=20,
@@ -303,24 +303,12 @@ def test_table_says_what_was_measured(results):
     assert "<td>5,000,000</td>" in to_html(document(results))
 
 
-def test_json_holds_every_case(results):
-    values = results_json(results, settings=dataclasses.asdict(QUICK))
-    assert values["format"] == 1
-    assert values["settings"]["epochs"] == 5
-    network = values["results"][1]
-    assert (network["method"], network["trainer"]) == ("SA-LSTM A", "nnUNetTrainerSALSTM_A")
-    assert network["dice_per_case"] == {"case.nii.gz": {"RV": 0.75, "MYO": 0.75, "LV": 0.75}}
-    assert (network["mean_dice"], network["parameters_ratio"]) == (0.75, 1.25)
-
-
-def test_what_cannot_be_scored_is_null(tmp_path, results):
-    metrics = {str(label): {"Dice": float("nan")} for label in STRUCTURES.values()}
-    summary = {
-        "mean": {str(label): {"Dice": 0.5} for label in STRUCTURES.values()},
-        "metric_per_case": [{"prediction_file": "case.nii.gz", "metrics": metrics}],
-    }
-    result = MethodResult.read("stock", "t", summary, TrainingLog.read(tmp_path), 20, 1, STRUCTURES)
-    assert result.dice_per_case == {"case.nii.gz": {"RV": None, "MYO": None, "LV": None}}
+def test_every_case_is_kept_and_what_cannot_be_scored_is_null(results):
+    names = STRUCTURES.keys()
+    assert results[0]["dice_per_case"] == {"case.nii.gz": dict.fromkeys(names, 0.5)}
+    assert results[1]["dice_per_case"] == {"case.nii.gz": dict.fromkeys(names)}
+    assert results[1]["dice"] == dict.fromkeys(names, 0.75)
+    assert results[1]["mean_dice"] == 0.75
 
 
 def test_overlay_shows_the_prediction():

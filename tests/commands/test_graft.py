@@ -72,11 +72,17 @@ def network_of(checkpoint):
     return network
 
 
-@pytest.mark.parametrize("plan", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize(
-    "trainer", ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B_bottleneck", "nnUNetTrainerSALSTMConvControl"]
+    ("network", "trainer"),
+    [
+        ("plain 3D", "nnUNetTrainerSALSTM_A"),
+        ("plain 2D", "nnUNetTrainerSALSTM_B_bottleneck"),
+        ("residual 3D", "nnUNetTrainerSALSTM_A"),
+        ("plain 2D", "nnUNetTrainerSALSTMConvControl"),
+    ],
 )
-def test_outputs_and_next_steps_are_the_stock_networks(plan, trainer):
+def test_outputs_and_next_steps_are_the_stock_networks(network, trainer):
+    plan = NETWORKS[network]
     stock, checkpoint = trained(plan)
     before = copy.deepcopy(checkpoint)
     result = add_blocks(checkpoint, Graft(trainer, {}))

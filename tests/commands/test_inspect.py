@@ -19,10 +19,7 @@ from presets import as_residual_encoder, build, name_of, plans_of, tiny
 
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.evaluation import subject as subject_module
-from nnunetv2_salstm.evaluation.contribution_maps import contribution_maps, fullest_slice, stitch
 from nnunetv2_salstm.evaluation.features import (
-    Gate,
-    GateValues,
     Mean,
     distance_from_identity,
     distance_from_uniform,
@@ -33,17 +30,15 @@ from nnunetv2_salstm.evaluation.features import (
     squared_norm,
 )
 from nnunetv2_salstm.evaluation.inspection import ModelFindings
-from nnunetv2_salstm.evaluation.probe import AttentionFindings, Features, ModuleFindings, Probe, StageFindings
-from nnunetv2_salstm.evaluation.subject import Subject, look_at
+from nnunetv2_salstm.evaluation.probe import NUMBERS, Probe, StageValues
+from nnunetv2_salstm.evaluation.subject import Subject, fullest_slice, look_at, stitch
 from nnunetv2_salstm.host.cases import find_cases, preprocess
 from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
 from nnunetv2_salstm.plans import add_to_plans
-from nnunetv2_salstm.reporting import inspection_figures
+from nnunetv2_salstm.reporting import figures, inspection_figures
 from nnunetv2_salstm.reporting.inspection import stage_table
-
-# A warning of nnU-Net's own imports.
 
 OFF = None
 FINAL = "checkpoint_final.pth"
@@ -130,16 +125,28 @@ def test_limits_of_the_attention_itself():
 
 
 def test_gate_values():
-    gate, candidate = GateValues(), GateValues(-0.95)
+    seen = StageValues()
     for values in ([0.0, 0.04, 0.5], [0.96]):
-        gate.add(torch.tensor(values))
-        candidate.add(torch.tensor(values))
-    candidate.add(torch.tensor([-0.96, -0.9]))
-    mean = 1.5 / 4
-    assert gate.result.mean == pytest.approx(mean)
-    assert gate.result.deviation == pytest.approx(np.std([0.0, 0.04, 0.5, 0.96]))
-    assert (gate.result.low, gate.result.high) == (0.5, 0.25)
-    assert (candidate.result.low, candidate.result.high) == pytest.approx((1 / 6, 1 / 6))
+        for gate in "fg":
+            seen.add_gate(gate, torch.tensor(values))
+    seen.add_gate("g", torch.tensor([-0.96, -0.9]))
+    found = seen.numbers()
+    assert found["f_mean"] == pytest.approx(1.5 / 4)
+    assert found["f_deviation"] == pytest.approx(np.std([0.0, 0.04, 0.5, 0.96]))
+    assert (found["f_low"], found["f_high"]) == (0.5, 0.25)
+    assert (found["g_low"], found["g_high"]) == pytest.approx((1 / 6, 1 / 6))
+
+
+def test_rank_of_attention_that_takes_one_channel():
+    seen = StageValues()
+    one, value = torch.tensor([1.0, 0, 0, 0]).repeat(4, 1), torch.eye(4, 9)
+    seen.add_attention("forward", one[None], value[None])
+    seen.add_attention("reverse", torch.eye(4)[None], value[None])
+    found = seen.numbers()
+    # Neither distance tells.
+    assert (found["forward_from_identity"], found["forward_from_uniform"]) == (0.75, 0.75)
+    assert (found["forward_rank"], found["forward_rank_kept"]) == pytest.approx((1, 1 / 4))
+    assert (found["reverse_rank"], found["reverse_rank_kept"]) == pytest.approx((4, 1))
 
 
 def test_a_mean_leaves_out_what_is_undefined():
@@ -234,7 +241,7 @@ def naive_matrix(attention, state):
 def test_skips_and_contributions_are_those_of_the_network(name):
     network, x = network_of(name)
     other = torch.randn_like(x)
-    found = watch(network, x, other).findings
+    found = watch(network, x, other).numbers()
     with torch.no_grad():
         tiles = [raw_skips(network, tile) for tile in (x, other)]
         for stage, skips in enumerate(zip(*tiles, strict=True)):
@@ -243,34 +250,34 @@ def test_skips_and_contributions_are_those_of_the_network(name):
             before = [skip[: len(skip) // frames] for skip in skips]
             after = [skip if block is None else block(skip) for skip in skips]
             after = [skip[: len(skip) // frames] for skip in skips] if block is None else after
-            for values, expected in ((found[stage].before, before), (found[stage].after, after)):
-                assert values.sparsity == pytest.approx(
-                    torch.cat([sparsity(y) for y in expected]).mean().item(), rel=1e-4
-                )
-                assert values.magnitude == pytest.approx(torch.stack(expected).abs().mean().item(), rel=1e-4)
+            for kind, expected in (("before", before), ("after", after)):
+                sparse = torch.cat([sparsity(y) for y in expected]).mean().item()
+                assert found[stage][f"{kind}_sparsity"] == pytest.approx(sparse, rel=1e-4)
+                mean = torch.stack(expected).abs().mean().item()
+                assert found[stage][f"{kind}_magnitude"] == pytest.approx(mean, rel=1e-4)
             if block is None:
-                assert found[stage].module is None
+                assert "contribution" not in found[stage]
                 continue
             added, there = (
                 math.fsum(squared_norm(y) for y in ys)
                 for ys in ([b - a for a, b in zip(before, after, strict=True)], before)
             )
-            assert found[stage].module.contribution == pytest.approx(math.sqrt(added / there), rel=1e-3)
-            assert found[stage].module.contribution > 0.01
+            assert found[stage]["contribution"] == pytest.approx(math.sqrt(added / there), rel=1e-3)
+            assert found[stage]["contribution"] > 0.01
             coarse = torch.cat([block.contribution(skip) for skip in skips])
-            assert found[stage].module.output.sparsity == pytest.approx(sparsity(coarse).nanmean().item(), rel=1e-4)
+            assert found[stage]["module_sparsity"] == pytest.approx(sparsity(coarse).nanmean().item(), rel=1e-4)
     if name == "3d B skips":
-        assert [stage.module is not None for stage in found] == [True, True, False]
+        assert ["contribution" in stage for stage in found] == [True, True, False]
 
 
 def watch_with_reference(network, name, x):
-    """Returns each block with what was found of it and the slow reference's states, by direction."""
+    """Returns each block with its stage's numbers and matrices, and the slow reference's states, by direction."""
     inputs = {}
     handles = [
         block.layer.register_forward_pre_hook(lambda layer, given, key=key: inputs.update({key: given[0].clone()}))
         for key, block in network.salstm.items()
     ]
-    findings = watch(network, x).findings
+    probe = watch(network, x)
     for handle in handles:
         handle.remove()
     for key, block in network.salstm.items():
@@ -281,7 +288,8 @@ def watch_with_reference(network, name, x):
             if name.startswith("2.5d"):
                 assert len(states[direction]) == 3
                 del states[direction][2], states[direction][0]  # not the current frame
-        yield block, findings[int(key)].module, states
+        matrices = {direction: matrix for (stage, direction), matrix in probe.matrices().items() if stage == int(key)}
+        yield block, probe.numbers()[int(key)], matrices, states
 
 
 WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and salstm["module"] in ("A", "B")]
@@ -290,16 +298,20 @@ WITH_ATTENTION = [name for name, (_, salstm) in NETWORKS.items() if salstm and s
 @pytest.mark.parametrize("name", WITH_ATTENTION)
 def test_matrices_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
-    for block, module, states in watch_with_reference(network, name, x):
-        for direction, found in module.attention.items():
+    for block, numbers, means, states in watch_with_reference(network, name, x):
+        assert set(means) == {"forward", "reverse"}
+        for direction, mean in means.items():
             attention = getattr(block.layer.layer, f"{direction}_net").attention
             with torch.no_grad():
                 matrices = torch.cat([naive_matrix(attention, state) for state in states[direction]])
-            assert_close(direction, found.matrix, matrices.double().mean(0), 1e-4)
-            assert found.entropy == pytest.approx(entropy(matrices).mean().item(), rel=1e-3)
-            assert found.from_identity == pytest.approx(distance_from_identity(matrices).mean().item(), rel=1e-3)
-            assert found.from_uniform == pytest.approx(distance_from_uniform(matrices).mean().item(), rel=1e-3)
-        assert set(module.attention) == {"forward", "reverse"}
+            assert_close(direction, mean, matrices.double().mean(0), 1e-4)
+            for what, of in (
+                ("entropy", entropy),
+                ("from_identity", distance_from_identity),
+                ("from_uniform", distance_from_uniform),
+                ("rank", effective_rank),
+            ):
+                assert numbers[f"{direction}_{what}"] == pytest.approx(of(matrices).mean().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
@@ -307,36 +319,38 @@ def test_gates_are_those_of_the_slow_reference(name):
     network, x = network_of(name)
     for parameter in network.salstm.parameters():
         parameter.data *= 3  # some gates are saturated
-    for _, module, states in watch_with_reference(network, name, x):
+    for _, numbers, _, states in watch_with_reference(network, name, x):
         for gate in ("i", "f", "o", "g"):
             values = torch.cat([getattr(state, gate).flatten() for both in states.values() for state in both])
-            found = module.gates[gate]
-            assert found.mean == pytest.approx(values.mean().item(), abs=1e-5)
-            assert found.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+            assert numbers[f"{gate}_mean"] == pytest.approx(values.mean().item(), abs=1e-5)
+            assert numbers[f"{gate}_deviation"] == pytest.approx(values.std(correction=0).item(), rel=1e-3)
             low = -0.95 if gate == "g" else 0.05
-            assert 0 < found.low == pytest.approx((values < low).float().mean().item(), abs=1e-3)
-            assert 0 < found.high == pytest.approx((values > 0.95).float().mean().item(), abs=1e-3)
+            assert 0 < numbers[f"{gate}_low"] == pytest.approx((values < low).float().mean().item(), abs=1e-3)
+            assert 0 < numbers[f"{gate}_high"] == pytest.approx((values > 0.95).float().mean().item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["3d A", "2.5d B"])
 def test_numbers_under_autocast_are_nearly_the_same(name):
     network, x = network_of(name)
-    expected = watch(network, x).findings
+    expected = watch(network, x).numbers()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = watch(network, x).findings
+        found = watch(network, x).numbers()
     for ours, theirs in zip(found, expected, strict=True):
         assert ours != theirs
-        assert ours.after.sparsity == pytest.approx(theirs.after.sparsity, abs=0.01)
-        assert ours.module.contribution == pytest.approx(theirs.module.contribution, rel=0.05)
-        assert ours.module.gates["f"].mean == pytest.approx(theirs.module.gates["f"].mean, abs=0.01)
+        assert ours["after_sparsity"] == pytest.approx(theirs["after_sparsity"], abs=0.01)
+        assert ours["contribution"] == pytest.approx(theirs["contribution"], rel=0.05)
+        assert ours["f_mean"] == pytest.approx(theirs["f_mean"], abs=0.01)
+        assert ours["forward_rank_kept"] == pytest.approx(theirs["forward_rank_kept"], rel=0.05)
 
 
 def test_controls_have_what_they_have():
-    off = watch(*network_of("3d off bottleneck")).findings[-1].module
-    assert set(off.gates) == {"i", "f", "o", "g"}
-    assert off.attention == {}
-    conv = watch(*network_of("3d conv")).findings[0].module
-    assert (conv.gates, conv.attention) == ({}, {})
+    off = watch(*network_of("3d off bottleneck"))
+    assert {gate for gate in "ifog" if f"{gate}_mean" in off.numbers()[-1]} == set("ifog")
+    assert off.matrices() == {}
+    conv = watch(*network_of("3d conv"))
+    assert "contribution" in conv.numbers()[0]
+    assert "i_mean" not in conv.numbers()[0]
+    assert conv.matrices() == {}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -347,11 +361,11 @@ def test_watching_changes_nothing_and_ends(name):
     probe = Probe(network)
     with torch.inference_mode(), probe.watching():
         assert torch.equal(network(x), expected)
-    before = probe.findings
+    before = probe.numbers()
     probe.clear()
     with torch.inference_mode():
         assert torch.equal(network(x), expected)
-    assert probe.findings == []
+    assert probe.numbers() == []
     assert before != []
     for module in network.modules():
         assert not {"contribution", "factors"} & vars(module).keys()
@@ -363,76 +377,83 @@ def test_an_untrained_block_adds_nothing_and_zero_weights_attend_to_all_alike():
         block.reset_output_convolution()
         for parameter in block.layer.layer.forward_net.parameters():
             torch.nn.init.zeros_(parameter)
-    findings = ModelFindings("A", {}, {"module": "A"}, {"case": watch(network, x).findings})
-    for stage in findings.cases["case"]:
-        assert stage.module.contribution == 0
-        assert stage.module.output == Features(None, 0)
-        assert stage.before == stage.after
-        assert stage.module.attention["forward"].from_uniform == pytest.approx(0, abs=1e-6)
-        assert stage.module.attention["forward"].entropy == pytest.approx(1)
+    probe = watch(network, x)
+    for stage in probe.numbers():
+        assert stage["contribution"] == 0
+        assert (stage["module_sparsity"], stage["module_magnitude"]) == (None, 0)
+        assert stage["before_sparsity"] == stage["after_sparsity"]
+        assert stage["forward_from_uniform"] == pytest.approx(0, abs=1e-6)
+        assert stage["forward_entropy"] == pytest.approx(1)
+    findings = ModelFindings("A", {}, {"module": "A"})
+    findings.add("case", probe.numbers(), probe.matrices())
     words = findings.words()
     assert (
         "A: the forward attention of stages 0, 1 and 2 has collapsed to the uniform matrix (distance below 0.05)."
         in words
     )
     assert "A: the modules of stages 0, 1 and 2 add nothing; they are as at the start." in words
-    assert not any("reverse" in sentence for sentence in words)
+    assert not any("reverse attention" in sentence and "collapsed" in sentence for sentence in words)
 
 
 # Words, tables and maps
 
 
-def stage_with(identity=0.5, uniform=0.5, contribution=0.25, channels=4):
-    attention = AttentionFindings(0.5, identity, uniform, torch.eye(channels, dtype=torch.double))
-    module = ModuleFindings(
-        Features(0.2, 1.0), contribution, {"i": Gate(0.5, 0.1, 0, 0)}, {"forward": attention, "reverse": attention}
-    )
-    return StageFindings(Features(0.3, 1.0), Features(0.4, 1.0), module)
+def findings_with(identity=0.5, uniform=0.5, rank=3.0, kept=0.9, contributions=(0.25,), channels=4):
+    findings = ModelFindings("A", {}, {"module": "A"})
+    for case, contribution in zip("ab", contributions, strict=False):
+        row = dict.fromkeys(NUMBERS, 0.5) | {"before_sparsity": 0.3, "contribution": contribution}
+        for direction in ("forward", "reverse"):
+            names = ("from_identity", "from_uniform", "rank", "rank_kept")
+            row |= {f"{direction}_{name}": v for name, v in zip(names, (identity, uniform, rank, kept), strict=True)}
+        matrix = torch.eye(channels, dtype=torch.double)
+        findings.add(case, [row], {(0, direction): matrix for direction in ("forward", "reverse")})
+    return findings
+
+
+def of_both(sentence):
+    return [sentence.format(direction) for direction in ("forward", "reverse")]
 
 
 @pytest.mark.parametrize(
-    ("stage", "sentences"),
+    ("found", "sentences"),
     [
         (
-            stage_with(identity=0.049),
-            [
-                "the forward attention of stage 0 has collapsed to the identity (distance below 0.05).",
-                "the reverse attention of stage 0 has collapsed to the identity (distance below 0.05).",
-            ],
+            {"identity": 0.049},
+            of_both("the {} attention of stage 0 has collapsed to the identity (distance below 0.05)."),
         ),
         (
-            stage_with(uniform=0.049),
-            [
-                "the forward attention of stage 0 has collapsed to the uniform matrix (distance below 0.05).",
-                "the reverse attention of stage 0 has collapsed to the uniform matrix (distance below 0.05).",
-            ],
+            {"uniform": 0.049, "rank": 1.0, "kept": 0.2},
+            of_both("the {} attention of stage 0 has collapsed to the uniform matrix (distance below 0.05)."),
         ),
-        (stage_with(0.051, 0.051), ["no attention has collapsed to the identity or to the uniform matrix."]),
-        (stage_with(0.0, 0.0, channels=1), ["the modules of stage 0 have one channel, whose attention is 1."]),
+        (
+            {"rank": 1.26, "kept": 0.334},
+            of_both(
+                "all rows of the {} attention of stage 0 attend to the same few channels: A has an effective rank of "
+                "1.3, and Y = A V keeps 33.4 % of V's."
+            ),
+        ),
+        (
+            {"identity": 0.051, "uniform": 0.051, "kept": 0.5},
+            ["no attention has collapsed to the identity, to the uniform matrix or to few channels."],
+        ),
+        (
+            {"identity": 0.0, "uniform": 0.0, "channels": 1},
+            ["the modules of stage 0 have one channel, whose attention is 1."],
+        ),
     ],
-    ids=["identity", "uniform", "neither", "one channel"],
+    ids=["identity", "uniform", "few channels", "none", "one channel"],
 )
-def test_words_about_attention(stage, sentences):
-    words = ModelFindings("A", {}, {"module": "A"}, {"case": [stage]}).words()
-    assert words == [
+def test_words_about_attention(found, sentences):
+    assert findings_with(**found).words() == [
         f"A: {sentence}" for sentence in [*sentences, "the module adds 25 % (stage 0) of its skip's norm."]
     ]
 
 
 def test_means_are_over_cases():
-    findings = ModelFindings("A", {}, {}, {"a": [stage_with(contribution=0.1)], "b": [stage_with(contribution=0.5)]})
-    assert findings.frame()["contribution"].tolist() == [0.1, 0.5]
-    assert stage_table(findings.frame()).rows[0] == [
-        "A",
-        "0",
-        "0.300",
-        "0.400",
-        "0.200",
-        "30 %",
-        "0.500 / 0.500",
-        "0.500 / 0.500",
-        "0.500 / 0.500",
-    ]
+    frame = findings_with(contributions=(0.1, 0.5)).frame()
+    assert frame["contribution"].tolist() == [0.1, 0.5]
+    cells = ["A", "0", "0.300", "0.500", "0.500", "30 %", *["0.500 / 0.500"] * 3, "3.000 / 3.000", "0.900 / 0.900"]
+    assert stage_table(frame).rows[0] == cells
 
 
 def test_stitching_repeats_cells_and_averages_where_tiles_overlap():
@@ -452,15 +473,15 @@ def test_stitching_repeats_cells_and_averages_where_tiles_overlap():
 @pytest.mark.parametrize("dims", [2, 3])
 def test_maps_lie_where_the_modules_act(dims, tmp_path):
     folder = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
-    model = Model.read(folder, None, FINAL)
-    predictor, probe = make_predictor(model, "cpu", False), Probe(model.network)
+    subject = Subject(Model.read(folder, None, FINAL), "A", "cpu")
+    model, predictor = subject.model, subject.predictor
     torch.manual_seed(3)
     data = torch.randn(1, 10, 30, 20)
-    with probe.watching():
+    with subject.probe.watching():
         predictor.predict_sliding_window_return_logits(data)
     assert len(predictor.slicers) > 4
     z = 7
-    overlay = contribution_maps(model, predictor, probe, (1.0, 2.0), z)
+    overlay = subject.maps((1.0, 2.0), z)
     assert (overlay.z, overlay.depth, overlay.pixel) == (7, 10, (1.0, 2.0))
     assert np.array_equal(overlay.image, predictor.data[0, z].numpy())
     for stage, block in model.network.salstm.items():
@@ -519,8 +540,11 @@ def test_pixels_have_the_spacing_of_the_plans(tmp_path):
 
 def test_tiles_lie_side_by_side_and_are_not_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_compile", "t")
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or torch.nn.Sequential(network))
     model = Model.read(write_model(tmp_path, "nnUNetTrainer", OFF), None, FINAL)
     predictor = make_predictor(model, "cpu", False)
+    assert compiled == [model.network]  # by nnU-Net
     assert predictor.network is model.network
     predictor.predict_sliding_window_return_logits(torch.randn(1, 16, 48, 32))  # 2 patches along each axis
     assert len(predictor.slicers) == 8
@@ -602,7 +626,7 @@ def read(out):
         raise AssertionError(constant)
 
     report = json.loads((out / "inspect.json").read_text(), parse_constant=refuse)
-    assert report["format"] == 1
+    assert report["format"] == 2
     for model in report["models"]:
         for sentence in model["words"]:
             assert sentence.replace("'", "&#39;") in page
@@ -610,7 +634,8 @@ def read(out):
 
 
 @pytest.mark.parametrize("dims", [pytest.param(2, marks=pytest.mark.nightly), 3])
-def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
+def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "PNG_DPI", 30)
     a = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"}, dims)
     control = write_model(tmp_path, "nnUNetTrainerBDCLSTM", {"module": "bdclstm", "placement": "skips"}, dims, seed=1)
     images, out = write_images(tmp_path / "images"), tmp_path / "new" / "out"
@@ -622,8 +647,10 @@ def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
     first, second = report["models"]
     assert (first["label"], second["label"]) == ("SALSTM_A", "BDCLSTM")
     assert (first["fold"], first["trainer"], first["salstm"]["module"]) == ("0", "nnUNetTrainerSALSTM_A", "A")
-    assert list(first["cases"]) == list(second["cases"]) == ["a", "b"]
-    assert [stage["module"] is None for stage in second["cases"]["a"]] == [False, False, True]
+    rows = [[(row["case"], row["stage"]) for row in model["stages"]] for model in (first, second)]
+    assert rows == [[(case, stage) for case in "ab" for stage in range(3)]] * 2
+    assert [row["contribution"] is None for row in second["stages"][:3]] == [False, False, True]
+    assert all(row["forward_rank"] >= 1 for row in first["stages"])
     assert set(first["attention_matrices"]) == {"0", "1", "2"}
     for matrices in first["attention_matrices"].values():
         assert np.sum(matrices["forward"], axis=1) == pytest.approx(1, abs=1e-5)
@@ -636,16 +663,21 @@ def test_a_model_and_its_control_side_by_side(dims, tmp_path, capsys):
 
 
 def test_a_stock_model_is_said_to_be_one(tmp_path, capsys):
-    stock = write_model(tmp_path, "nnUNetTrainer", OFF)
-    images = write_images(tmp_path / "images")
+    """Also: the first finished fold is taken, one image means its case, and an empty folder is taken."""
+    stock = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2, folds=("2", "10", "all"))
+    (stock / "fold_0").mkdir()
+    images = write_images(tmp_path / "images", size=(2, 30, 22))
+    (tmp_path / "out").mkdir()
     assert inspect(stock, "-i", images / "b_0000.nii.gz", "-o", tmp_path / "out") == 0
     report, pictures = read(tmp_path / "out")
     assert pictures == ["sparsity.png"]
-    assert list(report["models"][0]["cases"]) == ["b"]
+    assert {row["case"] for row in report["models"][0]["stages"]} == {"b"}
     assert report["models"][0]["salstm"] is None
     (line,) = report["models"][0]["words"]
     assert line.startswith("nnUNetTrainer is a stock network without SA-LSTM modules: only the sparsity of its encoder")
-    assert line in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert line in " ".join(printed.split())
+    assert f"nnUNetTrainer: {stock}, fold 2\n" in printed
 
 
 @pytest.mark.nightly
@@ -662,26 +694,17 @@ def test_a_checkpoint_that_nnunet_wrote(tmp_path):
     report, _ = read(tmp_path / "out")
     (model,) = report["models"]
     assert (model["fold"], model["checkpoint"]) == ("all", "checkpoint_best.pth")
-    assert model["cases"]["a"][0]["module"]["contribution"] > 0.001
+    assert model["stages"][0]["contribution"] > 0.001
 
 
 def test_neighbouring_frames_in_2d(tmp_path):
     salstm = {"module": "B", "sequence": "frames"}
     folder = write_model(tmp_path, "nnUNetTrainerSALSTM_B_25d", salstm, dims=2, channels=3)
     images = write_images(tmp_path / "images", ["a"], channels=3, size=(2, 30, 22))
-    assert inspect(folder, "-i", images, "-o", tmp_path / "out") == 0
-    report, _ = read(tmp_path / "out")
-    (model,) = report["models"]
-    assert (model["label"], model["configuration"]) == ("SALSTM_B_25d", "2d")
-    assert all(stage["module"]["contribution"] > 0.001 for stage in model["cases"]["a"])
-
-
-def test_the_first_finished_fold_is_taken(tmp_path, capsys):
-    folder = write_model(tmp_path, "nnUNetTrainer", OFF, folds=("2", "10", "all"))
-    (folder / "fold_0").mkdir()
-    images = write_images(tmp_path / "images", ["a"])
-    assert inspect(folder, "-i", images, "-o", tmp_path / "out") == 0
-    assert f"nnUNetTrainer: {folder}, fold 2\n" in capsys.readouterr().out
+    subject = Subject(Model.read(folder, None, FINAL), "B", "cpu")
+    (case,) = find_cases(images, ".nii.gz")
+    assert set(look_at([subject], case)["B"].maps) == {0, 1, 2}
+    assert (subject.findings.frame()["contribution"] > 0.001).all()
 
 
 @pytest.fixture
@@ -844,17 +867,12 @@ def test_an_interrupted_run_leaves_nothing(model, images, tmp_path, monkeypatch,
     assert sorted(tmp_path.rglob("*")) == there
 
 
-def test_a_full_disk_is_one_line(model, images, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_one_line(images, tmp_path, monkeypatch, capsys):
+    stock = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2)
+
     def fail(self, content):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    error = refused(capsys, tmp_path, model, "-i", images, "-o", tmp_path / "out")
+    error = refused(capsys, tmp_path, stock, "-i", images, "-o", tmp_path / "out")
     assert "cannot be written to: No space left on device; free some room" in error
-
-
-def test_an_empty_folder_is_taken(images, tmp_path):
-    stock = write_model(tmp_path, "nnUNetTrainer", OFF, dims=2)
-    (tmp_path / "out").mkdir()
-    assert inspect(stock, "-i", images, "-o", tmp_path / "out") == 0
-    read(tmp_path / "out")

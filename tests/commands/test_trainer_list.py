@@ -9,8 +9,8 @@ import pytest
 import torch
 from presets import PRESETS, build, plans_of
 
+import nnunetv2_salstm_autoload
 from nnunetv2_salstm.cli import main
-from nnunetv2_salstm.commands import trainers
 from nnunetv2_salstm.host.trainer_names import METHODS, SUFFIXES, TrainerName
 from nnunetv2_salstm.plans import add_to_plans
 from nnunetv2_salstm_autoload import trainers_folder
@@ -92,7 +92,7 @@ def test_path_is_the_folder_that_nnunet_needs(monkeypatch, capsys):
     assert main(["trainers", "--path"]) == 0
     assert capsys.readouterr().out == f"{trainers_folder()}\n"
     assert (Path(trainers_folder()) / "nnunetv2_salstm_trainers.py").is_file()
-    monkeypatch.setattr(trainers, "trainers_folder", lambda: None)
+    monkeypatch.setattr(nnunetv2_salstm_autoload, "trainers_folder", lambda: None)
     assert main(["trainers", "--path"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("nnUNetv2_salstm trainers: the installation has no trainers folder; run: pip")

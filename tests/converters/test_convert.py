@@ -15,9 +15,9 @@ from PIL import Image
 
 from nnunetv2_salstm import cli
 from nnunetv2_salstm.converters import splits as splits_module
-from nnunetv2_salstm.converters.neighbours import with_neighbours
 from nnunetv2_salstm.converters.splits import split
 from nnunetv2_salstm.converters.synapse import EIGHT_ORGANS, ORGANS, TRANSUNET_TEST_CASES
+from nnunetv2_salstm.converters.volumes import with_neighbours
 from nnunetv2_salstm.host.frames import channels_of_a_frame
 
 

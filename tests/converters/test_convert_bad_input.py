@@ -20,6 +20,7 @@ from nnunetv2_salstm.converters import conversion, synapse
 PATIENT = "training/patient003"
 IMAGE = f"{PATIENT}/patient003_frame01.nii.gz"
 LABEL = f"{PATIENT}/patient003_frame01_gt.nii.gz"
+FRAME, LESION = "patient003_frame01", "ISIC_0000003"
 ISIC_IMAGES, ISIC_MASKS = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"
 ISIC_MASK = f"{ISIC_MASKS}/ISIC_0000003_segmentation.png"
 BTCV_IMAGE, BTCV_LABEL = "RawData/Training/img/img0005.nii.gz", "RawData/Training/label/label0005.nii.gz"
@@ -130,36 +131,31 @@ def h5(file, **arrays):
 
 # Data set, what is done to its folder, what must be said, and the case that --skip-bad leaves out.
 STRUCTURAL = [
-    ("acdc", remove(f"{PATIENT}/Info.cfg"), f"{PATIENT}/Info.cfg: missing", "patient003_frame01"),
+    ("acdc", remove(f"{PATIENT}/Info.cfg"), f"{PATIENT}/Info.cfg: missing", FRAME),
     ("acdc", write(f"{PATIENT}/Info.cfg", "ED: 1\nES: x\n"), "two frame numbers, got 1 and x", "patient003_frame12"),
     ("acdc", write(f"{PATIENT}/Info.cfg", "ED: 1\nGroup: NOR\n"), "got 1 and nothing", "patient003_frame12"),
-    ("acdc", write(f"{PATIENT}/Info.cfg", "ED: 1\nES: 1\nGroup: NOR\n"), "got 1 and 1", "patient003_frame01"),
+    ("acdc", write(f"{PATIENT}/Info.cfg", "ED: 1\nES: 1\nGroup: NOR\n"), "got 1 and 1", FRAME),
     (
         "acdc",
         write(f"{PATIENT}/Info.cfg", "ED: 1\nES: 12\nGroup: XYZ\n"),
         "Group must be one of DCM, HCM, MINF, NOR, RV, got XYZ",
-        "patient003_frame01",
+        FRAME,
     ),
-    (
-        "acdc",
-        lambda root: (root / PATIENT / "Info.cfg").write_bytes(b"\xff\xfe\x00"),
-        "Info.cfg: ",
-        "patient003_frame01",
-    ),
-    ("acdc", remove(IMAGE), f"{IMAGE}: missing, but Info.cfg names frame 1", "patient003_frame01"),
-    ("acdc", remove(LABEL), f"{LABEL}: missing, but Info.cfg names frame 1", "patient003_frame01"),
+    ("acdc", lambda root: (root / PATIENT / "Info.cfg").write_bytes(b"\xff\xfe\x00"), "Info.cfg: ", FRAME),
+    ("acdc", remove(IMAGE), f"{IMAGE}: missing, but Info.cfg names frame 1", FRAME),
+    ("acdc", remove(LABEL), f"{LABEL}: missing, but Info.cfg names frame 1", FRAME),
     (
         "acdc",
         copy(PATIENT, "testing/patient003"),
         "patient003_frame01 must be there once, got 2; remove all but one",
-        "patient003_frame01",
+        FRAME,
     ),
-    ("isic2018", remove(ISIC_MASK), f"{ISIC_MASK}: missing, the mask of ISIC_0000003.jpg", "ISIC_0000003"),
+    ("isic2018", remove(ISIC_MASK), f"{ISIC_MASK}: missing, the mask of ISIC_0000003.jpg", LESION),
     (
         "isic2018",
         remove(f"{ISIC_IMAGES}/ISIC_0000003.jpg"),
         "a mask must have an image, ISIC_0000003.jpg is missing",
-        "ISIC_0000003",
+        LESION,
     ),
     (
         "isic2018",
@@ -171,21 +167,11 @@ STRUCTURAL = [
         "isic2018",
         copy(f"{ISIC_IMAGES}/ISIC_0000003.jpg", "ISIC2018_Task1-2_Test_Input/ISIC_0000003.jpg"),
         "ISIC_0000003 must be there once, got 2",
-        "ISIC_0000003",
+        LESION,
     ),
-    (
-        "cvc-clinicdb",
-        remove("Ground Truth/24.tif"),
-        "Ground Truth/24.tif: missing, the mask of",
-        "frame024",
-    ),
+    ("cvc-clinicdb", remove("Ground Truth/24.tif"), "Ground Truth/24.tif: missing, the mask of", "frame024"),
     ("cvc-clinicdb", remove("Original/24.tif"), "Ground Truth/24.tif: a mask must have an image", "frame024"),
-    (
-        "cvc-clinicdb",
-        copy("Original/24.tif", "Original/24.png"),
-        "frame024 must be there once, got 2",
-        "frame024",
-    ),
+    ("cvc-clinicdb", copy("Original/24.tif", "Original/24.png"), "frame024 must be there once, got 2", "frame024"),
     (
         "cvc-clinicdb",
         copy("Ground Truth/24.tif", "Ground Truth/024.tif"),
@@ -221,13 +207,11 @@ STRUCTURAL = [
     ("transunet", copy(SLICE, "train_npz/case6.npz"), "the name must be caseNNNN_sliceMMM.npz", "case6"),
     ("transunet", copy(VOLUME, "test_vol_h5/6.h5"), "6.h5: the name must be caseNNNN.npy.h5", "6"),
     ("transunet", copy(VOLUME, "test_vol_h5/case0006.npy.h5"), "case0006 must be there once, got 2", "case0006"),
-]
-STRUCTURAL += [
     (
         "acdc",
         rename(PATIENT, "training/Patient003"),
         "training/Patient003: a patient's folder must be patient and three digits, got Patient003/",
-        "patient003_frame01",
+        FRAME,
     ),
     (
         "acdc",
@@ -239,12 +223,12 @@ STRUCTURAL += [
         "acdc",
         lambda root: (root / IMAGE.removesuffix(".gz")).write_bytes(gzip.decompress((root / IMAGE).read_bytes())),
         "patient003_frame01 must be there once, got 2; remove all but one",
-        "patient003_frame01",
+        FRAME,
     ),
     (
         "synapse",
         lambda root: (root / BTCV_LABEL.removesuffix(".gz")).write_bytes(b"another"),
-        "label0005.nii: case0005 must be there once, got 2; remove all but one",
+        "label0005.nii.gz: case0005 must be there once, got 2; remove all but one",
         "case0005",
     ),
     (
@@ -257,7 +241,7 @@ STRUCTURAL += [
         "isic2018",
         copy(ISIC_MASK, f"{ISIC_MASKS}/ISIC_0000003_Segmentation.png"),
         "there must be one mask of ISIC_0000003.jpg; remove all but one",
-        "ISIC_0000003",
+        LESION,
     ),
     (
         "isic2018",
@@ -285,72 +269,47 @@ STRUCTURAL += [
     ),
 ]
 CONTENT = [
-    ("acdc", truncate(IMAGE), f"{IMAGE}: cannot be read, is it complete?", "patient003_frame01"),
-    ("acdc", truncate(LABEL, 0.99), f"{LABEL}: cannot be read, is it complete?", "patient003_frame01"),
-    ("acdc", corrupt(IMAGE), f"{IMAGE}: cannot be read, is it complete? (CRC check failed", "patient003_frame01"),
+    ("acdc", truncate(IMAGE), f"{IMAGE}: cannot be read, is it complete?", FRAME),
+    ("acdc", truncate(LABEL, 0.99), f"{LABEL}: cannot be read, is it complete?", FRAME),
+    ("acdc", corrupt(IMAGE), f"{IMAGE}: cannot be read, is it complete? (CRC check failed", FRAME),
     (
         "acdc",
         write(IMAGE, "no volume"),
         f"{IMAGE}: cannot be read, is it complete? (the file ends within its header",
-        "patient003_frame01",
+        FRAME,
     ),
-    (
-        "acdc",
-        lambda root: (root / IMAGE).write_bytes(gzip.compress(b"no volume")),
-        f"{IMAGE}: cannot be read",
-        "patient003_frame01",
-    ),
-    (
-        "acdc",
-        nifti(LABEL, array=lambda a: a[1:]),
-        f"{LABEL}: the mask must have its image's size, 3 x",
-        "patient003_frame01",
-    ),
+    ("acdc", lambda root: (root / IMAGE).write_bytes(gzip.compress(b"no volume")), f"{IMAGE}: cannot be read", FRAME),
+    ("acdc", nifti(LABEL, array=lambda a: a[1:]), f"{LABEL}: the mask must have its image's size, 3 x", FRAME),
     (
         "acdc",
         nifti(LABEL, spacing=(1.25, 1.5, 9.0)),
         f"{LABEL}: the mask must have its image's spacing, (1.25, 1.5, 8.0) mm, got (1.25, 1.5, 9.0)",
-        "patient003_frame01",
+        FRAME,
     ),
-    ("acdc", nifti(LABEL, array=put(4)), f"{LABEL}: label values must be among 0 to 3, got 4", "patient003_frame01"),
-    (
-        "acdc",
-        nifti(LABEL, array=put(0.5)),
-        f"{LABEL}: label values must be whole numbers, got 0.5",
-        "patient003_frame01",
-    ),
-    (
-        "acdc",
-        nifti(LABEL, array=put(-1.0)),
-        f"{LABEL}: label values must be among 0 to 3, got -1",
-        "patient003_frame01",
-    ),
-    (
-        "acdc",
-        nifti(IMAGE, array=lambda a: a[0]),
-        f"{IMAGE}: must be a volume of three axes, got 2",
-        "patient003_frame01",
-    ),
-    ("isic2018", truncate(f"{ISIC_IMAGES}/ISIC_0000003.jpg"), "ISIC_0000003.jpg: cannot be read", "ISIC_0000003"),
-    ("isic2018", truncate(ISIC_MASK), f"{ISIC_MASK}: cannot be read", "ISIC_0000003"),
+    ("acdc", nifti(LABEL, array=put(4)), f"{LABEL}: label values must be among 0 to 3, got 4", FRAME),
+    ("acdc", nifti(LABEL, array=put(0.5)), f"{LABEL}: label values must be whole numbers, got 0.5", FRAME),
+    ("acdc", nifti(LABEL, array=put(-1.0)), f"{LABEL}: label values must be among 0 to 3, got -1", FRAME),
+    ("acdc", nifti(IMAGE, array=lambda a: a[0]), f"{IMAGE}: must be a volume of three axes, got 2", FRAME),
+    ("isic2018", truncate(f"{ISIC_IMAGES}/ISIC_0000003.jpg"), "ISIC_0000003.jpg: cannot be read", LESION),
+    ("isic2018", truncate(ISIC_MASK), f"{ISIC_MASK}: cannot be read", LESION),
     (
         "isic2018",
         png(ISIC_MASK, np.full((20, 31), 255, np.uint8)),
         f"{ISIC_MASK}: the mask must have its image's size, 20 x 30 pixels, got 20 x 31",
-        "ISIC_0000003",
+        LESION,
     ),
     (
         "isic2018",
         png(ISIC_MASK, np.ones((20, 30), np.uint8)),
         f"{ISIC_MASK}: a mask must be 255 where the structure is, got values up to 1",
-        "ISIC_0000003",
+        LESION,
     ),
-    ("isic2018", png(ISIC_MASK, np.ones((20, 30), np.uint16)), f"{ISIC_MASK}: must have 8 bits", "ISIC_0000003"),
+    ("isic2018", png(ISIC_MASK, np.ones((20, 30), np.uint16)), f"{ISIC_MASK}: must have 8 bits", LESION),
     (
         "isic2018",
         lambda root: Image.new("L", (30, 20)).save(root / ISIC_IMAGES / "ISIC_0000003.jpg"),
         "ISIC_0000003.jpg: must be a colour picture of three channels, got a grey one of 20 x 30 pixels",
-        "ISIC_0000003",
+        LESION,
     ),
     ("cvc-clinicdb", truncate("Original/26.tif"), "Original/26.tif: cannot be read, is it complete?", "frame026"),
     ("cvc-clinicdb", truncate("Original/26.tif", 0), "Original/26.tif: cannot be read, is it complete?", "frame026"),
@@ -368,62 +327,47 @@ CONTENT = [
     ),
     ("synapse", truncate(BTCV_IMAGE), "img0005.nii.gz: cannot be read", "case0005"),
     ("synapse", nifti(BTCV_LABEL, array=put(14)), "label values must be among 0 to 13, got 14", "case0005"),
-    (
-        "acdc",
-        nifti(LABEL, array=put(2.4)),
-        f"{LABEL}: label values must be whole numbers, got 2.4",
-        "patient003_frame01",
-    ),
+    ("acdc", nifti(LABEL, array=put(2.4)), f"{LABEL}: label values must be whole numbers, got 2.4", FRAME),
     (
         "acdc",
         nifti(LABEL, origin=(-10.0, 20.5, 11.0)),
         f"{LABEL}: the mask must lie where its image lies; origin (-10, 20.5, 3) of the image, (-10, 20.5, 11) of the "
         "mask; if the voxels belong together all the same, give the mask its image's header",
-        "patient003_frame01",
+        FRAME,
     ),
     (
         "acdc",
         nifti(LABEL, direction=(1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)),
         "direction (-1, 0, 0, 0, -1, 0, 0, 0, 1) of the image, (1, 0, 0, 0, -1, 0, 0, 0, 1) of the mask",
-        "patient003_frame01",
+        FRAME,
     ),
-    (
-        "acdc",
-        nifti(IMAGE, array=put(np.nan)),
-        f"{IMAGE}: all voxels must be numbers, 1 are not-a",
-        "patient003_frame01",
-    ),
-    (
-        "acdc",
-        nifti(LABEL, array=put(np.nan)),
-        f"{LABEL}: all voxels must be numbers, 1 are not-a",
-        "patient003_frame01",
-    ),
+    ("acdc", nifti(IMAGE, array=put(np.nan)), f"{IMAGE}: all voxels must be numbers, 1 are not-a", FRAME),
+    ("acdc", nifti(LABEL, array=put(np.nan)), f"{LABEL}: all voxels must be numbers, 1 are not-a", FRAME),
     (
         "acdc",
         header(IMAGE, 80, np.float32(np.nan)),
         f"{IMAGE}: the spacing must be positive numbers of mm, got nan x 1.5 x 8.0",
-        "patient003_frame01",
+        FRAME,
     ),
-    ("acdc", header(LABEL, 84, np.float32(0)), f"{LABEL}: the spacing must be positive", "patient003_frame01"),
-    ("acdc", header(IMAGE, 292, np.float32(np.nan)), f"{IMAGE}: origin and directions in its", "patient003_frame01"),
+    ("acdc", header(LABEL, 84, np.float32(0)), f"{LABEL}: the spacing must be positive", FRAME),
+    ("acdc", header(IMAGE, 292, np.float32(np.nan)), f"{IMAGE}: origin and directions in its", FRAME),
     (
         "acdc",
         lambda root: write_nifti(root / IMAGE, np.zeros((4, 12, 10, 3), np.uint8), is_vector=True),
         f"{IMAGE}: must have one number a voxel, got 3",
-        "patient003_frame01",
+        FRAME,
     ),
     (
         "isic2018",
         png(ISIC_MASK, np.dstack([np.full((20, 30, 3), 255, np.uint8), np.eye(20, 30, dtype=np.uint8) * 255])),
         f"{ISIC_MASK}: must not be transparent, as what is seen depends on what is behind",
-        "ISIC_0000003",
+        LESION,
     ),
     (
         "isic2018",
         png(ISIC_MASK, np.full((20, 30, 3), (0, 0, 255), np.uint8)),
         f"{ISIC_MASK}: a mask must be black and white, got colours (channels differ by 255 of 255)",
-        "ISIC_0000003",
+        LESION,
     ),
     (
         "cvc-clinicdb",

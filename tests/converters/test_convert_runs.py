@@ -99,7 +99,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(data, nnunet_folders, tmp_pa
 def test_several_processes_write_the_same_as_one(nnunet_folders, tmp_path, capsys):
     source = write_acdc(tmp_path / "ACDC", patients=5)
     results, summaries = [], []
-    for processes in (1, 3):
+    for processes in (1, 2):
         assert convert("acdc", source, "--overwrite", processes=processes) == 0
         results.append(result_of(nnunet_folders))
         summaries.append(capsys.readouterr().out)
@@ -249,7 +249,7 @@ def test_killed_in_the_middle_it_goes_on_and_finished_cases_are_kept(stuck, nnun
     assert result_of(nnunet_folders) == went_on
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(processes, stuck, nnunet_folders):
     source, last, content = stuck
     target = nnunet_folders / "raw" / "Dataset701_ISIC2018"
@@ -383,7 +383,7 @@ def test_a_killed_worker_is_explained(nnunet_folders, tmp_path, monkeypatch, cap
     assert "was killed, most likely for lack of memory; try fewer than 2 with -np. Finished cases are kept." in error
 
 
-@pytest.mark.parametrize("data", ["acdc", "isic2018"])
+@pytest.mark.parametrize("data", ["acdc", pytest.param("isic2018", marks=pytest.mark.nightly)])
 def test_a_full_disk_is_explained_and_leaves_no_half_file(data, nnunet_folders, tmp_path):
     if data == "acdc":
         source = write_acdc(tmp_path / "ACDC", patients=2, test=0)

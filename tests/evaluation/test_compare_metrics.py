@@ -112,13 +112,6 @@ def test_an_axis_of_one_voxel_is_not_a_surface():
     assert flat.nsd == 1
 
 
-def test_labels_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"has the values \[7\], which are not labels"):
-        scores(box((0, 2), (0, 2), (0, 2), value=7), box((0, 2), (0, 2), (0, 2)))
-    with pytest.raises(ValueError, match="has the shape"):
-        scores(box((0, 2), (0, 2), (0, 2), shape=(4, 4, 4)), box((0, 2), (0, 2), (0, 2)))
-
-
 def test_background_is_no_label_in_any_spelling():
     for background, organ in itertools.product((0, [0]), (1, [1])):
         assert Labels.of_dataset({"labels": {"background": background, "organ": organ}}) == ONE

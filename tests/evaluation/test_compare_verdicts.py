@@ -88,8 +88,8 @@ def table(trainings, gains, cases=12, seed=0):
 def test_two_questions_have_two_answers():
     found = compare_methods(table({"stock": [0], "A": [0]}, {"stock": 0.0, "A": 0.02}))
     assert (found.networks.verdict, found.methods.verdict) == ("better", "cannot be decided")
-    assert found.networks.estimate.count == 12
-    assert found.methods.estimate.count == 2
+    assert found.networks.count == 12
+    assert found.methods.count == 2
     first, second = found["A"].sentences
     assert first.startswith("These networks: A is better than stock in mean Dice: 0.")
     assert "A against stock cannot be decided from 2 pairs of trainings: train more seeds or folds; at the" in second
@@ -103,7 +103,7 @@ def test_trainings_are_paired_by_fold_and_seed():
     by_training = values[values.seed != 7].groupby(["method", "seed", "fold"])["value"].mean()
     gaps = by_training["A"] - by_training["stock"]
     assert found.methods.difference == pytest.approx(gaps.mean())
-    assert found.methods.estimate.spread == pytest.approx(gaps.std())
+    assert found.methods.spread == pytest.approx(gaps.std())
     assert found.trainings == (6, 4, 4)
     assert found.notes == [
         "6 trainings against 4: 4 can be paired within their fold, and the answer about the methods is from these."
@@ -139,7 +139,7 @@ def test_an_a_a_pair_is_noise_and_no_claim():
     assert alone["A"].networks.p < alone["again"].networks.p
     (sentence,) = alone["again"].sentences
     assert sentence.startswith("A/A: again is the same method as stock, trained again: 0.")
-    assert alone["A"].networks.p == alone["A"].networks.estimate.p
+    assert alone["A"].networks.p == alone["A"].networks.p_uncorrected
     assert len(alone.repeats) == 3 * 2
     noise = next(sentence for sentence in alone.sentences if sentence.startswith("Noise"))
     gaps = [abs(pair.networks.difference) for pair in alone.repeats]
@@ -160,7 +160,7 @@ def test_equivalence_has_to_be_shown():
 def test_groups_are_the_units():
     values = np.array([[0.1, 0.3, 0.5, 0.9]])
     found = compare_methods({"stock": np.zeros((1, 4)), "A": values}, groups=["p", "p", "p", "q"])
-    assert found.networks.estimate.count == found.units == 2
+    assert found.networks.count == found.units == 2
     assert found.networks.difference == pytest.approx((0.3 + 0.9) / 2)
     assert found.unit == "groups"
 
@@ -169,12 +169,12 @@ def test_undefined_and_infinite_values():
     nan, inf = np.nan, np.inf
     stock = np.array([[0.5, nan, 0.7, 0.9]] * 3)
     found = compare_methods({"stock": stock, "A": np.array([[0.6, 0.1, nan, 0.95]] * 3)})
-    assert found.networks.estimate.count == 2
+    assert found.networks.count == 2
     assert found.networks.difference == pytest.approx(0.075)
     distances = compare_methods(
         {"stock": np.array([[3.0, 4.0, 5.0]] * 3), "A": np.array([[2.0, inf, 4.0]] * 3)}, higher_is_better=False
     )
-    assert distances.networks.estimate.test == "signed-rank"
+    assert distances.networks.test == "signed-rank"
     assert distances.methods.verdict == "cannot be decided"
     assert "cannot be decided: some values are infinite" in str(distances)
     nothing = compare_methods({"stock": np.full((3, 4), nan), "A": stock})

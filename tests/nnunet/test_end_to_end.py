@@ -96,7 +96,7 @@ def test_train_kill_resume_validate_predict(workspace, tmp_path):
         ("nnUNetTrainerSALSTMOff_2epochs_1its", "2d"),
     ],
 )
-def test_every_arm_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
+def test_every_method_trains_validates_and_predicts(trainer, configuration, workspace, nnunet, tmp_path):
     if not (workspace / "preprocessed" / DATASET / f"nnUNetPlans_{configuration}").is_dir():
         nnunet("nnUNetv2_preprocess", "-d", 998, "-c", configuration, "-np", 1)
     train = f"nnUNetv2_train 998 {configuration} 0 -tr {trainer} -device cpu"
@@ -134,24 +134,24 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
         return done.stdout
 
     assert "finished before" not in compare()
-    arms = ["nnUNetTrainerSALSTMOff_2epochs_1its", "nnUNetTrainerSALSTM_A_2epochs_1its"]
+    methods = ["nnUNetTrainerSALSTMOff_2epochs_1its", "nnUNetTrainerSALSTM_A_2epochs_1its"]
     second = compare()
     assert second.count("finished before") == 2
     report = json.loads((tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.json").read_text())
-    assert list(report["arms"]) == arms
-    assert report["baseline"] == arms[0]
+    assert list(report["methods"]) == methods
+    assert report["baseline"] == methods[0]
     assert report["not_like_for_like"] == []
     assert report["failures"] == []
-    for arm in arms:
+    for method in methods:
         summary = json.loads(
-            (workspace / "results" / DATASET / f"{arm}_seed7__nnUNetPlans__3d_fullres" / "fold_0" / "validation")
+            (workspace / "results" / DATASET / f"{method}_seed7__nnUNetPlans__3d_fullres" / "fold_0" / "validation")
             .joinpath("summary.json")
             .read_text()
         )
-        ours = [values["dice"]["mean"] for values in report["summary"][arm].values()]
+        ours = [values["dice"]["mean"] for values in report["summary"][method].values()]
         assert ours[0] == pytest.approx(summary["foreground_mean"]["Dice"])
-        assert report["cost"][arm]["epoch_seconds"] > 0
-        assert report["cost"][arm]["parameters"] > 10_000
-    ratio = report["cost"][arms[1]]["parameters"] / report["cost"][arms[0]]["parameters"]
+        assert report["cost"][method]["epoch_seconds"] > 0
+        assert report["cost"][method]["parameters"] > 10_000
+    ratio = report["cost"][methods[1]]["parameters"] / report["cost"][methods[0]]["parameters"]
     assert 1 < ratio < 1.5
-    assert arms[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()
+    assert methods[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()

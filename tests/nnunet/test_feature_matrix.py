@@ -111,13 +111,13 @@ def test_the_cascade(plans, module, host, tmp_path):
     trainer = f"nnUNetTrainerSALSTM_{module}_{LENGTH}"
     low, full = tmp_path / "low", tmp_path / "full"
     images = host.dataset(990) / "imagesTs"
-    arm = f"-tr {trainer} -p {plans} -device cpu"
+    words = f"-tr {trainer} -p {plans} -device cpu"
     host.run(
         # All cases are validated by fold all, so that all have a prediction for the next stage.
-        f"nnUNetv2_train 990 3d_lowres all {arm}",
-        f"nnUNetv2_train 990 3d_cascade_fullres 0 {arm}",
-        f"nnUNetv2_predict -i {images} -o {low} -d 990 -c 3d_lowres -f all {arm} -npp 1 -nps 1",
-        f"nnUNetv2_predict -i {images} -o {full} -d 990 -c 3d_cascade_fullres -f 0 {arm} "
+        f"nnUNetv2_train 990 3d_lowres all {words}",
+        f"nnUNetv2_train 990 3d_cascade_fullres 0 {words}",
+        f"nnUNetv2_predict -i {images} -o {low} -d 990 -c 3d_lowres -f all {words} -npp 1 -nps 1",
+        f"nnUNetv2_predict -i {images} -o {full} -d 990 -c 3d_cascade_fullres -f 0 {words} "
         f"-prev_stage_predictions {low} -npp 1 -nps 1",
     )
     for folder in (low, full):
@@ -247,9 +247,9 @@ def test_neighbouring_slices_from_the_official_folder_to_the_prediction(tmp_path
     images = host.dataset(127) / "imagesTs"
     commands = []
     for trainer in trainers:
-        arm = f"-tr {trainer} -device cpu"
-        commands.append(f"nnUNetv2_train 127 2d 0 {arm}")
-        commands.append(f"nnUNetv2_predict -i {images} -o {tmp_path / trainer} -d 127 -c 2d -f 0 {arm} -npp 1 -nps 1")
+        words = f"-tr {trainer} -device cpu"
+        commands.append(f"nnUNetv2_train 127 2d 0 {words}")
+        commands.append(f"nnUNetv2_predict -i {images} -o {tmp_path / trainer} -d 127 -c 2d -f 0 {words} -npp 1 -nps 1")
     printed = host.run("nnUNetv2_preprocess -d 127 -c 2d -np 1", *commands)
     assert len(re.findall(r"Batch size [3-5] instead of the planned 12", printed)) == 2
     for trainer in trainers:

@@ -96,10 +96,10 @@ def test_examples_in_docstrings(module):
 
 def test_the_costs_in_the_readme_are_the_measured_ones():
     report = Benchmark.from_json((ROOT / "docs" / "results" / "bench_cpu.json").read_text())
-    arms = [report.summary()[f"nnUNetTrainerSALSTM_{module}"] for module in "AB"]
+    modules = [report.summary()[f"nnUNetTrainerSALSTM_{module}"] for module in "AB"]
 
     def figures(quantity, of):
-        return [f"{arm[quantity][of]:.2f}" for arm in arms]
+        return [f"{module[quantity][of]:.2f}" for module in modules]
 
     times = [figures(quantity, of) for quantity in ("training_step", "inference_tile") for of in ("mean", "worst")]
     (memory,) = set(figures("peak_memory", "mean"))

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from functools import cache
 from html.parser import HTMLParser
 
 import pandas
@@ -59,7 +60,13 @@ def draw():
     return figure
 
 
+@cache
+def pictures():
+    return to_svg(draw()), to_png(draw())
+
+
 def document(title="Two <networks>"):
+    svg, png = pictures()
     frame = pandas.DataFrame({"network": ["stock", "B"], "Dice": [0.91234, None], "parameters": [10, 12]})
     return Document(
         title,
@@ -72,8 +79,8 @@ def document(title="Two <networks>"):
                 "Scores",
                 [
                     Table(frame, "Means", formats={"Dice": ".3f"}, bold={(0, "Dice")}),
-                    Figure(svg=to_svg(draw()), caption="A `line`", file="line.svg"),
-                    Section("Within", [Figure(png=to_png(draw()), alt="another")]),
+                    Figure(svg=svg, caption="A `line`", file="line.svg"),
+                    Section("Within", [Figure(png=png, alt="another")]),
                 ],
             ),
             Section("Details", [Code("key: 1\n  other: <2>\n")], folded=True),
@@ -143,6 +150,7 @@ def test_page_needs_nothing_else():
 
 
 def test_equal_documents_make_equal_bytes():
+    assert (to_svg(draw()), to_png(draw())) == pictures()
     for show in (to_terminal, to_markdown, to_html):
         assert show(document()) == show(document())
     assert to_html(document()) != to_html(document("Another"))

@@ -21,8 +21,6 @@ from nnunetv2_salstm.study.jobs import Preprocess, Train, jobs_of, unfinished
 from nnunetv2_salstm.study.schema import read_study
 from nnunetv2_salstm.study.status import status_of
 
-# A warning of nnU-Net's own imports.
-
 STUDIES = ROOT / "examples" / "studies"
 SMALL = {
     "name": "small",
@@ -195,6 +193,16 @@ def test_plans_that_are_there_are_kept(folders, tmp_path):
     both, *_ = read_jobs(written(tmp_path, configurations=["3d_fullres", "2d"]))
     (planning.dataset.preprocessed / "nnUNetPlans_3d_fullres" / f"{cases[0]}.pkl").touch()
     assert both.command()[:5] == ["nnUNetv2_preprocess", "-d", "901", "-c", "2d"]
+
+
+@pytest.mark.parametrize("parent", ["3d_lowres", "3d_lowress", None], ids=["itself", "mistyped", "none"])
+def test_plans_that_inherit_from_nothing_are_missing(parent, folders, tmp_path):
+    job = next(job for job in read_jobs(written(tmp_path, configurations=["3d_lowres"])) if isinstance(job, Preprocess))
+    preprocess(job)
+    values = json.loads(job.plans_file.read_text())
+    values["configurations"]["3d_lowres"] = {} if parent is None else {"inherits_from": parent}
+    job.plans_file.write_text(json.dumps(values))
+    assert f"inherits from nothing that is there: {parent}" in job.missing()
 
 
 def test_the_preprocessed_data_may_go_when_all_is_trained(folders, tmp_path):

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -106,14 +105,20 @@ def test_two_studies_that_share_a_training_train_it_once(toys):
 def test_a_failing_job_is_tried_again_as_often_as_the_study_says(toys):
     toys.write(folds=[0], test=False, retries=2)
     (toys.root / f"fail.{A}").touch()
-    assert toys.run("--jobs", "2")[0] == 1
+    status, printed = toys.run("--jobs", "2")
+    assert status == 1
+    assert "no more memory" in printed
+    assert printed.splitlines()[-1].endswith(f"nnUNetv2_salstm study {toys.file} --status; run it again to go on")
     assert (len(trained(toys, A)), len(trained(toys, OFF))) == (3, 1)
     assert [words[1] for words in toys.calls() if words[0] == "nnUNetv2_salstm"] == []
+    (toys.root / f"fail.{A}").unlink()
+    assert toys.run("--jobs", "2")[0] == 0
+    assert (len(trained(toys, A)), len(trained(toys, OFF))) == (4, 1)
+    assert "All jobs are finished." in toys.run("--status")[1]
 
 
 def test_the_workflow_runs_by_snakemake_alone(toys):
-    words = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--configfile", toys.file, "--cores", "2"]
-    words[0] = toys.python
+    words = [toys.python, "-m", "snakemake", "--snakefile", SNAKEFILE, "--configfile", toys.file, "--cores", "2"]
     dry = subprocess.run([*words, "-n"], env=toys.environment(), capture_output=True, text=True, cwd=toys.root)
     assert (dry.returncode, toys.calls()) == (0, [])
     assert re.search(r"^train +2$", dry.stdout, re.MULTILINE)

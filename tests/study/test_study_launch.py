@@ -104,13 +104,20 @@ def test_who_is_at_a_job_is_said_and_others_wait_or_fail(toys, jobs, capfd):
     assert toys.calls() == []
 
 
-def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(toys, jobs):
+def start_and_wait_for_training(toys: Toys, jobs: list[Job]) -> "subprocess.Popen[bytes]":
+    """Starts the first training in a process of its own; it lasts until `wait` of it is removed."""
     preprocess, training, *_ = jobs
     run_job(preprocess, wait=False)
     (toys.root / f"wait.{OFF}").touch()
     words = [toys.python, "-m", "nnunetv2_salstm.study.run", toys.file, training.name]
     process = subprocess.Popen(words, env=toys.environment(), stdout=subprocess.DEVNULL)
     wait_until((training.folder / "checkpoint_best.pth").is_file)
+    return process
+
+
+def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(toys, jobs):
+    training = jobs[1]
+    process = start_and_wait_for_training(toys, jobs)
     assert status(toys, jobs).running == [f"{training.name}, {training.record.holder()}, epoch 1 of 3"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
@@ -122,12 +129,8 @@ def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(
 
 
 def test_what_a_killed_job_started_keeps_its_lock_until_it_ends(toys, jobs):
-    preprocess, training, *_ = jobs
-    run_job(preprocess, wait=False)
-    (toys.root / f"wait.{OFF}").touch()
-    words = [toys.python, "-m", "nnunetv2_salstm.study.run", toys.file, training.name]
-    process = subprocess.Popen(words, env=toys.environment(), stdout=subprocess.DEVNULL)
-    wait_until((training.folder / "checkpoint_best.pth").is_file)
+    training = jobs[1]
+    process = start_and_wait_for_training(toys, jobs)
     process.kill()
     process.wait()
     assert run_job(training, wait=False) == 1
@@ -225,29 +228,23 @@ def test_a_training_on_two_gpus_sees_these_alone(toys, gpus):
 
 @snakemake
 def test_a_study_goes_on_with_what_is_missing(toys):
-    """One training was made by hand, one fails at first; the second launch does the rest, the third nothing."""
-    made_by_hand = toys.folder(OFF, 0)
+    """One training was made by hand, another was begun; what nnU-Net has written is all still there in the end."""
+    made_by_hand, begun = toys.folder(OFF, 0), toys.folder(A, 0)
     (made_by_hand / "validation").mkdir(parents=True)
     (made_by_hand / "checkpoint_final.pth").touch()
     (made_by_hand / "validation" / "summary.json").write_text('{"foreground_mean": {}}')
-    (toys.root / f"fail.{A}").touch()
-    status, printed = toys.run("--jobs", "2")
-    assert status == 1
-    assert "no more memory" in printed
-    assert printed.splitlines()[-1].endswith(f"nnUNetv2_salstm study {toys.file} --status; run it again to go on")
-    assert (trained(toys, OFF), len(trained(toys, A))) == ([], 1)
-    (toys.root / f"fail.{A}").unlink()
+    begun.mkdir(parents=True)
+    (begun / "checkpoint_latest.pth").touch()
     status, printed = toys.run("--jobs", "2")
     assert status == 0, printed
     assert [words[:2] for words in toys.calls()] == [
         ["nnUNetv2_plan_and_preprocess", "-d"],
         ["nnUNetv2_train", "901"],
-        ["nnUNetv2_train", "901"],
         ["nnUNetv2_salstm", "compare"],
         ["nnUNetv2_salstm", "study"],
     ]
-    assert "All jobs are finished." in toys.run("--status")[1]
-    # However new the plans are, nothing is trained again; what nnU-Net has written is all still there.
+    assert [words[-1] for words in trained(toys, A)] == ["--c"]
+    assert (begun / "checkpoint_latest.pth").is_file()
+    # However new the plans are, nothing is trained again.
     (toys.root / "preprocessed" / "Dataset901_Toys" / "nnUNetPlans.json").touch()
-    for job in jobs_of(read_study(toys.file)):
-        assert job.missing() is None
+    assert [job.missing() for job in jobs_of(read_study(toys.file))] == [None] * 5
