@@ -74,9 +74,14 @@ def test_a_failure_is_one_line_with_the_last_words(tmp_path, monkeypatch):
 def test_no_process_outlives_an_interrupt(number, hearing, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "PATIENCE", 0.5)
     log, before = tmp_path / "log", signal.getsignal(signal.SIGTERM)
-    interrupt_when_started(log, number)
-    with pytest.raises(KeyboardInterrupt):
-        run_command(python(PARENT, hearing), "it", log)
+    # Whoever started the tests in the background had them ignore it.
+    of_the_tests = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_when_started(log, number)
+        with pytest.raises(KeyboardInterrupt):
+            run_command(python(PARENT, hearing), "it", log)
+    finally:
+        signal.signal(signal.SIGINT, of_the_tests)
     assert not [pid for pid in log.read_text().split() if pid.isdecimal() and is_alive(pid)]
     assert signal.getsignal(signal.SIGTERM) is before
 

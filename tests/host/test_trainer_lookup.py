@@ -25,6 +25,7 @@ def test_our_search_sees_our_trainers(set_later, monkeypatch):
     assert find_trainer("nnUNetTrainerSALSTM_A") == set_later
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("module", ["nnunetv2_salstm.__init__", "nnunetv2_salstm.trainers"])
 def test_an_import_of_ours_makes_nnunet_see_our_trainers(module, set_later):
     runpy.run_module(module)  # as an import would, but without replacing what other tests have imported

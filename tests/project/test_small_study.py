@@ -190,6 +190,7 @@ def test_dice_of_hand_counted_masks():
     assert small_training.mean_dice({"a": [0.4, None], "b": [0.2, 0.6]}) == 0.4
 
 
+@pytest.mark.nightly
 def test_trains_from_end_to_end_and_goes_on_after_a_kill(tmp_path):
     write_preprocessed(tmp_path / "work" / "preprocessed" / "Dataset004_Hippocampus", cases=3)
     options = ("--results", tmp_path / "results", "run", "--work", tmp_path / "work", "--settings", "hippocampus_3d")
