@@ -140,7 +140,9 @@ class Toys:
         return {
             **os.environ,
             **folders,
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if Path(p, "nnunetv2_salstm").is_dir()),
+            # A checkout, not what is installed: that is the environment's anyway, and among it are packages with names of
+            # Python's own, such as argparse, which would come first.
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if Path(p, "pyproject.toml").is_file()),
         }
 
     def start(self, *words: object) -> "subprocess.Popen[str]":

@@ -5,10 +5,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-import nnunetv2_salstm
-
-ROOT = Path(nnunetv2_salstm.__file__).parent
+PACKAGE = ROOT / "nnunetv2_salstm"
 # A room imports those on the lines below its own. Rooms on one line do not know each other, except NNUNETS.
 LINES = [
     {"cli"},
@@ -23,10 +22,10 @@ NNUNETS = LINES[-2]
 
 
 def name_of(file: Path) -> str:
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") or "__init__"
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") or "__init__"
 
 
-MODULES = {name_of(file): ast.parse(file.read_text()) for file in sorted(ROOT.rglob("*.py"))}
+MODULES = {name_of(file): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports_of(tree: ast.AST) -> set[str]:
