@@ -140,7 +140,7 @@ class Toys:
         return {
             **os.environ,
             **folders,
-            # A checkout, not what is installed: that is the environment's anyway, and among it are packages with names of
+            # A checkout, not what is installed: that is the environment's anyway, and has packages with names of
             # Python's own, such as argparse, which would come first.
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if Path(p, "pyproject.toml").is_file()),
         }

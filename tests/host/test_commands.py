@@ -87,7 +87,8 @@ def test_no_process_outlives_an_interrupt(number, hearing, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
-def test_no_worker_outlives_a_command_that_failed(tmp_path):
+def test_no_worker_outlives_a_command_that_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "PATIENCE", 0.5)
     log = tmp_path / "log"
     with pytest.raises(SalstmError, match="failed with status 1"):
         run_command(python(PARENT.replace("worker.wait()", "sys.exit(1)"), "polite"), "it", log)

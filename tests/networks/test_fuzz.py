@@ -20,7 +20,7 @@ from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 # Networks cost most of a second each; values cost nothing.
 FEW = settings(max_examples=25, deadline=None)
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 THOROUGH = settings(max_examples=200, deadline=None)
 
 

@@ -52,7 +52,7 @@ def epochs_in_last_log(folder):
 
 
 def test_train_kill_resume_validate_predict(workspace, tmp_path):
-    trainer = "nnUNetTrainerSALSTM_A_12epochs_1its"
+    trainer = "nnUNetTrainerSALSTM_A_8epochs_1its"
     model = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
     folder = model / "fold_0"
     start_and_kill(workspace, trainer, folder)
@@ -67,7 +67,7 @@ def test_train_kill_resume_validate_predict(workspace, tmp_path):
     )
     epochs = epochs_in_last_log(folder)
     assert epochs[0] > 0
-    assert epochs == list(range(epochs[0], 12))
+    assert epochs == list(range(epochs[0], 8))
     assert {path.name for path in folder.glob("*.pth*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
     summary = json.loads((folder / "validation" / "summary.json").read_text())
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1

@@ -1,12 +1,16 @@
 """What is in the distributions, what an installation adds to an environment, and what removing it leaves."""
 
+import ast
 import importlib.metadata
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from environments import ROOT, VARIABLE, build_distributions, copy_of_checkout, install, make_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import nnunetv2_salstm
 
@@ -96,3 +100,28 @@ def test_uninstalling_leaves_nothing(base, kind):
     environment.pip("uninstall", "--yes", "nnunetv2-salstm")
     assert environment.files() == before
     assert environment.output(f"import os; print(os.environ.get('{VARIABLE}'))") == "None"
+
+
+# Where the name to import is not the name to install.
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+
+
+def test_what_is_imported_is_declared_and_nothing_else():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(requirements):
+        return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+
+    imported = set()
+    for file in (ROOT / "nnunetv2_salstm").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    ours = {"nnunetv2_salstm", "nnunetv2_salstm_autoload"}
+    needed = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in imported - ours - sys.stdlib_module_names}
+    extras = project["optional-dependencies"]
+    assert names(project["dependencies"]) <= needed
+    assert needed <= names(project["dependencies"]) | names(extras["compare"]) | names(extras["convert"])

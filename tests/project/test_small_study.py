@@ -163,8 +163,8 @@ def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, 
 @pytest.mark.parametrize(
     ("setting", "preset", "channels", "size"),
     [
-        ("acdc_3d", "acdc3d", 1, (10, 100, 100)),
-        ("acdc_3d_resenc", "acdc3d", 1, (10, 100, 100)),
+        pytest.param("acdc_3d", "acdc3d", 1, (10, 100, 100), marks=pytest.mark.nightly),
+        pytest.param("acdc_3d_resenc", "acdc3d", 1, (10, 100, 100), marks=pytest.mark.nightly),
         ("acdc_25d", "acdc2d", 3, (2, 100, 100)),
         ("isic_2d", "isic2d", 1, (1, 130, 130)),
     ],
