@@ -314,7 +314,7 @@ def _units(groups: Sequence[Hashable] | Mapping[Any, Hashable] | None, cases: Se
         groups = [groups[case] for case in cases]
     if len(groups) != len(cases):
         raise ValueError(f"groups must be as many as cases, got {len(groups)} and {len(cases)}")
-    return pd.factorize(np.array(groups, object))[0]
+    return np.asarray(pd.factorize(np.array(groups, object))[0])
 
 
 def _training_means(

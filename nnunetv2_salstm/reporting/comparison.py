@@ -297,6 +297,6 @@ def _counts(frame: pandas.DataFrame, *names: str) -> list[str]:
 
 
 def _p(value: float | None) -> str:
-    if pandas.isna(value):
+    if value is None or pandas.isna(value):
         return MISSING
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
