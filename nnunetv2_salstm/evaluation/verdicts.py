@@ -149,7 +149,8 @@ class Verdicts:
 
 
 def compare_methods(
-    scores: Mapping[str, Any] | pd.DataFrame,
+    ours: Any,
+    theirs: Any = None,
     *,
     baseline: str | None = None,
     groups: Sequence[Hashable] | Mapping[Any, Hashable] | None = None,
@@ -168,14 +169,15 @@ def compare_methods(
         >>> draw = np.random.default_rng(0)
         >>> cases = draw.normal(0.85, 0.05, 60)
         >>> trained = lambda mean: cases + mean + draw.normal(0, 0.002, (5, 1)) + draw.normal(0, 0.01, (5, 60))
-        >>> found = compare_methods({"stock": trained(0.0), "A": trained(0.02)})
+        >>> found = compare_methods(ours=trained(0.02), theirs=trained(0.0))
         >>> found.networks.verdict, found.methods.verdict
         ('better', 'better')
 
     Args:
-        scores: an array (trainings, cases) for each method, nan where a training did not predict a case or the metric
-            is undefined, the rows paired by their order; or a table with the columns method, case, value and, where
+        ours: an array (trainings, cases), nan where a training did not predict a case or the metric is undefined. Or,
+            without `theirs`, such an array for each method, or a table with the columns method, case, value and, where
             there are several, seed and fold: trainings of equal fold are paired by seed, those left in their order.
+        theirs: the array of the baseline; its rows are paired with those of `ours` by their order.
         baseline: the method that others are compared with; the first by default.
         groups: the patient of each case, in the order of the arrays or by case; groups are then the units.
         margin: differences within are equivalent.
@@ -188,6 +190,9 @@ def compare_methods(
     Raises:
         ValueError: if the scores do not fit together; names what does not.
     """
+    scores = ours if theirs is None else {"theirs": theirs, "ours": ours}
+    if not isinstance(scores, (Mapping, pd.DataFrame)):
+        raise ValueError(f"ours must be a mapping or a table where theirs is not given, got {type(ours).__name__}")
     trainings, cases = _read_arrays(scores) if isinstance(scores, Mapping) else _read_table(scores)
     if len(trainings) < 2:
         raise ValueError(f"scores must have at least two methods, got {', '.join(trainings) or 'none'}")

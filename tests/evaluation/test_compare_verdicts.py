@@ -85,6 +85,19 @@ def table(trainings, gains, cases=12, seed=0):
     return pd.DataFrame(rows, columns=["method", "seed", "fold", "case", "value"])
 
 
+def test_two_arrays_are_ours_and_theirs():
+    """Wins and losses are many and small, or few and large: the sign is that of what was tested."""
+    draw = np.random.default_rng(0)
+    theirs = draw.uniform(0.7, 0.9, (1, 58))
+    ours = theirs + np.concatenate([np.full(30, 0.002), np.full(28, -0.01)]) + draw.normal(0, 1e-4, 58)
+    found = compare_methods(ours, theirs)
+    assert found.networks == compare_methods({"theirs": theirs, "ours": ours}).networks
+    assert found.networks.verdict == "worse"
+    assert found.networks.low < found.networks.difference < found.networks.high < 0
+    with pytest.raises(ValueError, match="ours must be a mapping or a table where theirs is not given, got ndarray"):
+        compare_methods(ours)
+
+
 def test_two_questions_have_two_answers():
     found = compare_methods(table({"stock": [0], "A": [0]}, {"stock": 0.0, "A": 0.02}))
     assert (found.networks.verdict, found.methods.verdict) == ("better", "cannot be decided")
@@ -218,7 +231,7 @@ def test_the_documented_example_runs(capsys):
     text = (ROOT / "docs" / "how-to-benchmark.md").read_text()
     exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
     output = capsys.readouterr().out
-    assert output.startswith("These networks: A is better than stock")
+    assert output.startswith("These networks: ours is better than theirs")
     assert "\nbetter better 0.0" in output
 
 
