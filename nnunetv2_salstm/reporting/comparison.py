@@ -99,7 +99,7 @@ def comparison_document(found: Comparison, everything: bool = False, figures: bo
     title, metric = found.endpoint
     tables = found.tables
     blocks: list[Block] = [
-        Warnings("Not like for like", found.confounders),
+        Warnings("Not like for like, or left out", found.confounders),
         Warnings("Left out, as it could not be scored", found.failures),
         Bullets(found.sentences, highlight=True),
         _overview(found),
