@@ -226,6 +226,7 @@ def stuck(tmp_path):
     return source, last, content
 
 
+@pytest.mark.nightly
 def test_killed_in_the_middle_it_goes_on_and_finished_cases_are_kept(stuck, nnunet_folders):
     source, last, content = stuck
     target = nnunet_folders / "raw" / "Dataset701_ISIC2018"
