@@ -5,18 +5,19 @@
 #     FOLDS="0 1"                  by default 0
 #     METHODS="SALSTMOff SALSTM_A" by default all; the first is the baseline
 #     ITERATIONS=50                per epoch, by default nnU-Net's
+#     PLANS=nnUNetResEncUNetMPlans by default nnUNetPlans
 #     DEVICE=cpu                   by default cuda
 #     OUT=FOLDER                   where the report goes, by default docs/results
 #     nnUNet_n_proc_DA=0 makes the augmentation of equal seeds equal too: nnU-Net's worker processes are unseeded.
 set -euo pipefail
 if (($# != 4)); then
-    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
 dataset=$1 configuration=$2 epochs=$3 seeds=$4
 read -ra folds <<< "${FOLDS:-0}"
 read -ra methods <<< "${METHODS:-SALSTMOff SALSTM_A SALSTM_B BDCLSTM SALSTMConvControl}"
-device=${DEVICE:-cuda}
+device=${DEVICE:-cuda} plans=${PLANS:-nnUNetPlans}
 out=${OUT:-"$(dirname "${BASH_SOURCE[0]}")/../docs/results"}
 length=_${epochs}epochs${ITERATIONS:+_${ITERATIONS}its}
 : "${nnUNet_results:?must be set, as for nnU-Net itself}"
@@ -29,7 +30,7 @@ for seed in $seeds; do
     for method in "${methods[@]}"; do
         trainer=nnUNetTrainer$method${length}_seed$seed
         trainers+=("$trainer")
-        model=$nnUNet_results/$name/${trainer}__nnUNetPlans__$configuration
+        model=$nnUNet_results/$name/${trainer}__${plans}__$configuration
         for fold in "${folds[@]}"; do
             folder=$model/fold_$fold
             if [[ -f $folder/validation/summary.json ]]; then
@@ -44,13 +45,13 @@ for seed in $seeds; do
                 how=()
             fi
             echo "==> $trainer, fold $fold ${how[*]:-}"
-            nnUNetv2_train "$name" "$configuration" "$fold" -tr "$trainer" -device "$device" "${how[@]}"
+            nnUNetv2_train "$name" "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" "${how[@]}"
         done
     done
 done
 
 # In the order of the methods, so that the first one is the baseline.
 mkdir -p "$out"
-report=$out/accuracy_${name}_${configuration}$length
-nnUNetv2_salstm compare -d "$name" -c "$configuration" -tr "${trainers[@]}" \
+report=$out/accuracy_${name}_${configuration}${PLANS:+_$PLANS}$length
+nnUNetv2_salstm compare -d "$name" -c "$configuration" -p "$plans" -tr "${trainers[@]}" \
     -f "${folds[@]}" --json "$report.json" --csv "$report.csv" --html "$report.html"

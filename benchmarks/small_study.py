@@ -107,6 +107,16 @@ def prepare(arguments: argparse.Namespace) -> None:
         if not is_preprocessed(_preprocessed(setting.dataset), setting.configuration):
             number = str(int(setting.dataset[7:10]))
             _call("nnUNetv2_plan_and_preprocess", "-d", number, "-c", setting.configuration, "-np", "1")
+        write_small_plans(_preprocessed(setting.dataset), name)
+
+
+def write_small_plans(folder: Path, name: str) -> None:
+    """Writes a setting's plans beside nnU-Net's, so that its own training can use them: -p nnUNetPlans_<setting>."""
+    from small_training import SETTINGS, small_plans
+
+    plans = small_plans(json.loads((folder / "nnUNetPlans.json").read_text()), SETTINGS[name])
+    plans["plans_name"] = f"nnUNetPlans_{name}"
+    (folder / f"nnUNetPlans_{name}.json").write_text(json.dumps(plans, indent=4) + "\n")
 
 
 def is_preprocessed(folder: Path, configuration: str) -> bool:

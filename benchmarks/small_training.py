@@ -37,6 +37,7 @@ from nnunetv2_salstm.evaluation.features import effective_rank
 from nnunetv2_salstm.host.augmentation import synchronise_frames
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.versions import describe_hardware, package_versions
+from nnunetv2_salstm.nn import switched_off
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
 
 FORMAT = 1
@@ -281,19 +282,6 @@ def _dice(predicted: np.ndarray, reference: np.ndarray) -> float | None:
 def mean_dice(scores: dict[str, list[float | None]]) -> float:
     """Returns the mean over cases of the mean over the structures that a case has."""
     return round(float(np.mean([np.mean([s for s in case if s is not None]) for case in scores.values()])), 4)
-
-
-@contextmanager
-def switched_off(blocks: list[Any]) -> Iterator[None]:
-    """Makes blocks the identity in this context."""
-    convolutions = [block.layer.output_convolution for block in blocks]
-    kept = [(p, p.detach().clone()) for convolution in convolutions for p in convolution.parameters()]
-    with torch.no_grad():
-        for parameter, _ in kept:
-            parameter.zero_()
-        yield
-        for parameter, value in kept:
-            parameter.copy_(value)
 
 
 class Spy:

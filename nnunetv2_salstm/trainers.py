@@ -12,6 +12,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
 import nnunetv2_salstm_autoload
 from nnunetv2_salstm.config import FRAMES, SALSTMConfig
@@ -53,6 +54,7 @@ class SALSTMTrainerMixin:
     current_epoch: int
     disable_checkpointing: bool
     local_rank: int
+    network: nn.Module
     num_epochs: int
     output_folder: str
     output_folder_base: str
@@ -104,6 +106,7 @@ class SALSTMTrainerMixin:
         if self.parsed_name.seed is not None:
             seed_everything(self.parsed_name.seed)
         super().initialize()  # type: ignore[misc]
+        self.print_to_log_file(f"SA-LSTM: {_describe(self.salstm, self.network)}")
 
     def on_train_start(self) -> None:
         """Refuses to mix two configurations in one results folder, and seeds the augmentation of this process."""
@@ -160,16 +163,19 @@ class SALSTMTrainerMixin:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Loads a checkpoint of the same modules.
+    def load_checkpoint(self, *checkpoint: Any, **named: Any) -> None:
+        """Loads a checkpoint of the same modules, a file or what was read of one.
+
+        nnU-Net calls its argument filename_or_checkpoint in releases and checkpoint since; either may be named.
 
         Raises:
             ValueError: if its modules are configured otherwise than this run's (names both), or if the file is damaged
                 (names those beside it that are whole).
         """
+        (given,) = (*checkpoint, *named.values())
         arguments = None
-        if isinstance(filename_or_checkpoint, (str, os.PathLike)):
-            file = Path(filename_or_checkpoint)
+        if isinstance(given, (str, os.PathLike)):
+            file = Path(given)
             try:
                 arguments = read_checkpoint(file).get("init_args")
             except RefusedCheckpoint as error:
@@ -182,8 +188,8 @@ class SALSTMTrainerMixin:
             # How their training starts is over where a checkpoint is loaded.
             there, here = _resolved(theirs), _resolved(self.salstm)
             if (there and there.same_network()) != (here and here.same_network()):
-                raise ValueError(_two_configurations(f"checkpoint {filename_or_checkpoint}", theirs, self.salstm))
-        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+                raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
+        super().load_checkpoint(*checkpoint, **named)  # type: ignore[misc]
 
     def _check_results_folder(self) -> None:
         """Checks that the other folds in this results folder were trained with the same modules.
@@ -198,6 +204,19 @@ class SALSTMTrainerMixin:
         theirs = salstm_of(json.loads(plans_file.read_text()), self.configuration_name)
         if _resolved(theirs) != _resolved(self.salstm):
             raise ValueError(_two_configurations(f"results folder {folder}", theirs, self.salstm))
+
+
+def _describe(salstm: dict[str, Any] | None, network: nn.Module) -> str:
+    """Returns what a reader of the log wants to know of the blocks, however nnU-Net has wrapped the network."""
+    if salstm is None:
+        return "no blocks, the stock network"
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    of_blocks = {name: size for name, size in sizes.items() if ".salstm." in f".{name}"}
+    stages = sorted({name.partition("salstm.")[2].partition(".")[0] for name in of_blocks}, key=int)
+    return (
+        f"module {salstm['module']} on the outputs of encoder stages {', '.join(stages)}, "
+        f"{sum(of_blocks.values()):,} of {sum(sizes.values()):,} parameters"
+    )
 
 
 def _whole_beside(checkpoint: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
 
 from nnunetv2_salstm import networks, trainers
 from nnunetv2_salstm.evaluation.runs import TrainingLog
@@ -155,6 +156,56 @@ def test_the_log_says_what_a_seed_fixes(make, monkeypatch, workers, says):
     assert f"Seed 5 fixes the start of the weights {says}" in log
     assert f": nnU-Net {describe_nnunet()}" in log
     assert TrainingLog.read(Path(trainer.output_folder)).nnunet == {describe_nnunet()}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "nnUNetTrainerSALSTM_A",
+            "module A on the outputs of encoder stages 0, 1, 2, 3, {} of {} parameters",
+        ),
+        (
+            "nnUNetTrainerSALSTM_B_skips",
+            "module B on the outputs of encoder stages 0, 1, 2, {} of {} parameters",
+        ),
+        ("nnUNetTrainerSALSTMOff", "no blocks, the stock network"),
+    ],
+)
+def test_the_log_says_which_blocks_there_are(make, name, says):
+    trainer = make(name)
+    trainer.initialize()
+    sizes = {key: value.numel() for key, value in trainer.network.named_parameters()}
+    blocks = sum(size for key, size in sizes.items() if key.startswith("salstm."))
+    log = Path(trainer.log_file).read_text()
+    assert f": SA-LSTM: {says.format(f'{blocks:,}', f'{sum(sizes.values()):,}')} \n" in log
+    # Also where nnU-Net wraps the network.
+    wrapped = nn.Module()
+    wrapped.add_module("module", trainer.network)
+    assert trainers._describe(trainer.salstm, wrapped) in log
+
+
+class OfMaster(nnUNetTrainer):
+    """nnU-Net's trainer as it is after 2.8.1, whose argument has another name."""
+
+    def load_checkpoint(self, checkpoint):
+        self.loaded = checkpoint
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_checkpoints_load_by_either_name_of_the_argument(make, tmp_path, named):
+    trainer = make("nnUNetTrainerSALSTM_A")
+    trainer.initialize()
+    file = str(tmp_path / "checkpoint_latest.pth")
+    trainer.save_checkpoint(file)
+    trainer.load_checkpoint(filename_or_checkpoint=file) if named else trainer.load_checkpoint(file)
+    trainer.__class__ = type("nnUNetTrainerSALSTM_A", (SALSTMTrainerMixin, OfMaster), {})
+    for given in (file, torch.load(file, weights_only=False)):
+        trainer.load_checkpoint(checkpoint=given) if named else trainer.load_checkpoint(given)
+        assert trainer.loaded is given
+    (tmp_path / "checkpoint_latest.pth").write_bytes(b"half")
+    with pytest.raises(ValueError, match="is damaged"):
+        trainer.load_checkpoint(checkpoint=file) if named else trainer.load_checkpoint(file)
 
 
 def test_values_in_the_plans_configure_the_modules(make):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.metrics import Labels
     from nnunetv2_salstm.evaluation.results import Endpoint
     from nnunetv2_salstm.evaluation.runs import Run
+    from nnunetv2_salstm.evaluation.scoring import Case
     from nnunetv2_salstm.reporting import comparison as shown
     from nnunetv2_salstm.reporting.document import Figure
 
@@ -51,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(trainings, "-p")
     add_option(trainings, "-tr", many=True, help="the first is what others are compared with")
     add_option(trainings, "-f", many=True, help="default: all of the first trainer")
+    trainings.add_argument(
+        "--identity-test", action="store_true", help="also predict without the SA-LSTM blocks: what is lost then"
+    )
+    add_option(trainings, "-device", help="of --identity-test (%(default)s)")
     trainings.add_argument("--bench", type=Path, metavar="FILE", help="JSON of bench, for times and memory")
     folders = parser.add_argument_group("predictions of any method")
     folders.add_argument("-i", nargs="+", metavar="NAME=DIR", dest="predictions", help="the first is the baseline")
@@ -141,19 +146,23 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is compared: on what data, runs, the folder of references, dataset.json, and where images are, by case."""
+    """What is compared: on what data, runs, the folder of references, dataset.json, and the images of each case."""
 
     place: str
     runs: "list[Run]"
     references: Path
     dataset_json: dict[str, Any]
     configuration: str | None
-    images: dict[str, Path]
+    images: dict[str, list[Path]]
 
 
 def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     from nnunetv2_salstm.evaluation.runs import runs_of_trainers
 
+    if arguments.identity_test:
+        from nnunetv2_salstm.host.versions import require_device
+
+        require_device(arguments.device)
     if arguments.reference is not None or arguments.predictions:
         raise SalstmError("give either a data set (-d) with -tr, or --reference with -i, not both")
     if not arguments.configuration:
@@ -168,7 +177,7 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
     model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
     dataset_json = read_dataset_json(model / "dataset.json", ("labels", "file_ending"))
-    images = _raw_images(results.name, dataset_json) if arguments.html else {}
+    images = _raw_images(results.name, dataset_json) if arguments.html or arguments.identity_test else {}
     return _Task(
         f"{results.name}, {arguments.configuration}: ", runs, references, dataset_json, arguments.configuration, images
     )
@@ -177,6 +186,8 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
 def _task_of_folders(arguments: argparse.Namespace) -> _Task:
     from nnunetv2_salstm.evaluation.runs import runs_of_folders
 
+    if arguments.identity_test:
+        raise SalstmError("--identity-test needs trained networks: give their data set and trainers with -d and -tr")
     if arguments.reference is None or not arguments.predictions:
         raise SalstmError(
             "give a data set, as in: compare -d 27 -c 3d_fullres -tr FIRST SECOND; "
@@ -286,13 +297,48 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
         runs_table(run for runs in methods.values() for run in runs),
         subgroups,
         published,
+        _identity_tests(arguments.device, task, methods, scored) if arguments.identity_test else {},
     )
     examples: list[Example] = []
     if arguments.html is not None and "dice" in metrics:
         files = {(case.run, case.name): case for case in found}
         first_runs = {method: runs[0].name for method, runs in methods.items()}
-        examples = find_examples(results, first_runs, files, task.images, scoring)
+        examples = find_examples(
+            results, first_runs, files, {case: images[0] for case, images in task.images.items()}, scoring
+        )
     return comparison, methods, examples
+
+
+def _identity_tests(
+    device: str, task: _Task, methods: "Mapping[str, Sequence[Run]]", found: "Sequence[Case]"
+) -> "dict[str, list[dict[str, Any]]]":
+    """Returns what each method with blocks loses without them on its validation cases, see `identity_test.losses`."""
+    import pandas
+
+    from nnunetv2_salstm.evaluation.identity_test import identity_test, losses
+    from nnunetv2_salstm.host import cases as host_cases
+    from nnunetv2_salstm.host.models import Model
+
+    tables: dict[str, list[pandas.DataFrame]] = {}
+    for method, runs in methods.items():
+        for run in runs:
+            for fold, training in run.folds.items():
+                model = Model.read(training.folder.parent, str(fold), "checkpoint_final.pth")
+                if not model.salstm:
+                    continue
+                print(f"{run.name}, fold {fold}: predicted with and without its blocks", flush=True)
+                files = {case.name: case.reference for case in found if (case.run, case.fold) == (run.name, fold)}
+                if absent := [name for name in files if name not in task.images]:
+                    raise SalstmError(
+                        f"--identity-test predicts the validation cases, whose images must be in nnUNet_raw; "
+                        f"{len(absent)} are not, the first: {absent[0]}"
+                    )
+                cases = [host_cases.Case(name, task.images[name]) for name in files]
+                tested = identity_test(model, cases, files, device, stages=False, show_progress=sys.stderr.isatty())
+                tables.setdefault(method, []).append(tested)
+    if not tables:
+        raise SalstmError("--identity-test: none of the trainers has SA-LSTM blocks that could be switched off")
+    return {method: losses(pandas.concat(tested)).to_dict("records") for method, tested in tables.items()}
 
 
 def _shown(
@@ -315,7 +361,7 @@ def _shown(
         comparison.inputs["reference"],
         (endpoint.title, metrics[endpoint.metric]),
         metrics,
-        comparison.verdicts().sentences,
+        [*comparison.verdicts().sentences, *comparison.sentences_on_blocks()],
         comparison.confounders,
         comparison.failures,
         {**comparison.tables(), "curves": curves.assign(method=curves["method"].map(short))},
@@ -428,20 +474,20 @@ def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> s
     raise SalstmError(f"none of the files *{ending} in {references} can be read by nnU-Net; look at {files[0]}")
 
 
-def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, Path]:
-    """Returns the first channel's image of each raw training case, {} where the raw data are not there any more."""
+def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Returns the images of each raw training case, {} where the raw data are not there any more."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     try:
         folder = find_dataset("nnUNet_raw", dataset)
         found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
     except (SalstmError, OSError) as error:
-        print(f"The page will show no images: {error}")
+        print(f"There are no images to show: {error}")
         return {}
-    return {case: Path(files["images"][0]) for case, files in found.items()}
+    return {case: [Path(file) for file in files["images"]] for case, files in found.items()}
 
 
-def _images_in(folder: Path, ending: str) -> dict[str, Path]:
+def _images_in(folder: Path, ending: str) -> dict[str, list[Path]]:
     """Returns the images in a folder, named as nnU-Net names its inputs (CASE_0000) or as the case.
 
     Raises:
@@ -450,7 +496,8 @@ def _images_in(folder: Path, ending: str) -> dict[str, Path]:
     named = case_files(folder, ending)
     if not named:
         raise SalstmError(f"--images {folder} has no files *{ending}")
-    return {**named, **{name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}}
+    first = {name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}
+    return {name: [file] for name, file in {**named, **first}.items()}
 
 
 def _portable(path: Path) -> str:

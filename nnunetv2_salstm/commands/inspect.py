@@ -2,9 +2,10 @@
 
 Runs a trained model, or two side by side, on images and writes a page with figures: how sparse each stage's features
 are before and after the module, the attention matrices and whether they have collapsed, the gates, and how much each
-module adds to its skip, and where.
+module adds to its skip, and where. With references it also predicts without the modules, and says what is lost.
 
     inspect nnUNet_results/Dataset027_ACDC/nnUNetTrainerSALSTM_A__nnUNetPlans__3d_fullres -i imagesTs -o DIR
+    inspect MODEL_FOLDER -i imagesTs --reference labelsTs -o DIR
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.commands.options import add_option
+from nnunetv2_salstm.host.datasets import case_files
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import atomic_write
 
@@ -39,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cases = "folder of images named as for nnUNetv2_predict (CASE_0000), or one of these images for its case only"
     add_option(parser, "-i", metavar="CASES", required=True, help=cases)
     add_option(parser, "-o", metavar="DIR", required=True, help="new or empty folder for the page")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="LABELS",
+        help="folder of segmentations: what is lost without the modules",
+    )
     add_option(parser, "-f", help="fold, or all (default: the first that is finished)")
     parser.add_argument(
         "-chk", dest="checkpoint", metavar="NAME", default="checkpoint_final.pth", help="checkpoint (%(default)s)"
@@ -55,6 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     import pandas
 
+    from nnunetv2_salstm.evaluation.identity_test import identity_test, losses
     from nnunetv2_salstm.evaluation.inspection import COLLAPSED, FEW, inspection_json
     from nnunetv2_salstm.evaluation.subject import Subject, look_at
     from nnunetv2_salstm.host.cases import find_cases
@@ -72,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     labels = labels_of(models)
     _check_pair(models)
     cases = find_cases(arguments.input, models[0].file_ending)
+    references = _references(arguments.reference, models[0].file_ending, [case.name for case in cases])
     versions = {**package_versions(), **describe_hardware(arguments.device)}
     command, images = shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]), str(arguments.input)
     # The folder first, as a mistake in its name should show at once.
@@ -89,6 +99,12 @@ def run(arguments: argparse.Namespace) -> None:
             if found := look_at(subjects, case):
                 maps[case.name] = draw_maps(case.name, found)
             print(f"case {number} of {len(cases)}, {case.name}: {time.monotonic() - start:.1f} s", flush=True)
+        tested = [subject for subject in subjects if references and subject.model.salstm]
+        for subject in tested:
+            print(f"{subject.findings.label}: with its blocks, without them, and stage by stage", flush=True)
+            subject.findings.identity_test = identity_test(
+                subject.model, cases, references, arguments.device, show_progress=progress
+            )
         document = inspection_document(
             pandas.concat([model.frame() for model in findings], ignore_index=True),
             [
@@ -98,6 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
             {model.label: {which: matrix.numpy() for which, matrix in model.matrices().items()} for model in findings},
             maps,
             [sentence for model in findings for sentence in model.words()],
+            {model.label: losses(model.identity_test) for model in findings if model.identity_test is not None},
             images=images,
             collapsed=COLLAPSED,
             few=FEW,
@@ -111,6 +128,18 @@ def run(arguments: argparse.Namespace) -> None:
         (folder / "index.html").write_text(to_html(document), encoding="utf-8")
     print(f"\n{to_terminal(document)}")
     print(f"Written: {arguments.output / 'index.html'}, its figures as PNG, and inspect.json")
+
+
+def _references(folder: Path | None, ending: str, cases: "Sequence[str]") -> dict[str, Path]:
+    if folder is None:
+        return {}
+    found = case_files(folder, ending)
+    if missing := [case for case in cases if case not in found]:
+        raise SalstmError(
+            f"--reference {folder} must have the segmentation of every case, CASE{ending}; it lacks {len(missing)} of "
+            f"{len(cases)}, the first: {missing[0]}{ending}"
+        )
+    return found
 
 
 def _check_pair(models: "Sequence[Model]") -> None:

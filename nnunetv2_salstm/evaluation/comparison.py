@@ -38,6 +38,7 @@ class Comparison:
         trainings: what is known of every training: trainer, fold, epochs, torch, device, nnU-Net.
         subgroups: the subgroup of each case, {} without.
         published: somebody else's Dice by case, {} without.
+        identity_tests: of each method with blocks the rows of `identity_test.losses`, {} where they were not asked for.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Comparison:
     trainings: list[dict[str, str]] = field(default_factory=list)
     subgroups: dict[str, str] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
+    identity_tests: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def verdicts(self) -> Verdicts:
         """Returns what is said of networks and methods in the primary endpoint."""
@@ -60,6 +62,15 @@ class Comparison:
     @cached_property
     def _verdicts(self) -> Verdicts:
         return self.results.verdicts(self.endpoint)
+
+    def sentences_on_blocks(self) -> list[str]:
+        """Returns for each method whose blocks were switched off what it loses without them."""
+        from nnunetv2_salstm.evaluation.identity_test import sentence
+
+        return [
+            f"{self.results.short[method]}: {sentence(pd.DataFrame(rows))}"
+            for method, rows in self.identity_tests.items()
+        ]
 
     def overview(self) -> pd.DataFrame:
         """Returns a row for each method, named as readers call it, with the columns that reports show."""
@@ -195,6 +206,7 @@ class Comparison:
             "subgroup_of_case": self.subgroups,
             "beside_published": _records(results.beside_published(self.published)) if self.published else [],
             "published": self.published,
+            "identity_tests": self.identity_tests,
             "trainings": self.trainings,
             "scores": {"columns": list(wide.columns), "rows": [_plain(row) for row in wide.to_numpy().tolist()]},
             "versions": self.versions,
@@ -251,6 +263,7 @@ class Comparison:
             values["trainings"],
             values["subgroup_of_case"],
             values["published"],
+            values["identity_tests"],
         )
 
 

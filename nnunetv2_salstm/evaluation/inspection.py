@@ -7,6 +7,7 @@ import pandas
 import torch
 from torch import Tensor
 
+from nnunetv2_salstm.evaluation.identity_test import losses, sentence
 from nnunetv2_salstm.evaluation.probe import DIRECTIONS, GATES, NUMBERS
 
 FORMAT = 2
@@ -23,12 +24,16 @@ class ModelFindings:
         label: its short name.
         about: folder, trainer, configuration, fold and checkpoint.
         salstm: the configuration of its modules, None for a stock network.
+
+    Attributes:
+        identity_test: Dice with and without its blocks, see `identity_test`; None where it was not asked for.
     """
 
     def __init__(self, label: str, about: dict[str, Any], salstm: dict[str, Any] | None):
         self.label, self.about, self.salstm = label, about, salstm
         self._rows: list[dict[str, Any]] = []
         self._matrices: list[Mapping[tuple[int, str], Tensor]] = []
+        self.identity_test: pandas.DataFrame | None = None
 
     def add(
         self, case: str, stages: Sequence[Mapping[str, float | None]], matrices: Mapping[tuple[int, str], Tensor]
@@ -73,6 +78,8 @@ class ModelFindings:
                 f"{self.label}: the modules add {percent(heard.min())} (stage {heard.idxmin()}) to "
                 f"{percent(heard.max())} (stage {heard.idxmax()}) of their skip's norm."
             )
+        if self.identity_test is not None:
+            sentences.append(f"{self.label}: {sentence(losses(self.identity_test))}")
         return sentences
 
     def _collapses(self, means: pandas.DataFrame, matrices: Mapping[tuple[int, str], Tensor]) -> list[str]:
@@ -113,6 +120,7 @@ class ModelFindings:
             **self.about,
             "salstm": self.salstm,
             "words": self.words(),
+            "identity_test": None if self.identity_test is None else _records(self.identity_test),
             "attention_matrices": matrices,
             "stages": [{name: row.get(name) for name in ("case", "stage", *NUMBERS)} for row in self._rows],
         }
@@ -138,6 +146,14 @@ def inspection_json(
         "models": [model.to_json() for model in models],
         "made_with": dict(made_with),
     }
+
+
+def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    """Returns the rows as JSON values; what is missing is null."""
+    return [
+        {str(name): None if pandas.isna(value) else value for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def percent(share: float) -> str:

@@ -56,34 +56,34 @@ class Subject:
         }
         self.findings = ModelFindings(label, about, model.salstm)
 
-    def look_at(self, case: Case) -> tuple[float, float]:
-        """Runs the model on a case, keeps what was seen, and returns the edge lengths of its pixels, in mm."""
-        data, pixel = preprocess(self.model, case)
+    def look_at(self, case: Case) -> None:
+        """Runs the model on a case and keeps what was seen."""
+        data, _ = preprocess(self.model, case)
         self.probe.clear()
         with self.probe.watching():
             self.predictor.predict_sliding_window_return_logits(data)
         self.findings.add(case.name, self.probe.numbers(), self.probe.matrices())
-        return pixel
 
-    def maps(self, pixel: tuple[float, float], z: int) -> ContributionMaps:
+    def maps(self, z: int) -> ContributionMaps:
         """Returns the maps in slice z of the case that was predicted last."""
         _, depth, *plane = self.predictor.data.shape
         maps = {
             stage: stitch(self.probe.maps(stage), self.predictor.slicers, self.model.cell(stage), plane, z).numpy()
             for stage in self.probe.blocks
         }
-        return ContributionMaps(self.predictor.data[0, z].float().cpu().numpy(), maps, z, depth, pixel)
+        return ContributionMaps(self.predictor.data[0, z].float().cpu().numpy(), maps, z, depth, self.model.pixel)
 
 
 def look_at(subjects: Sequence[Subject], case: Case) -> dict[str, ContributionMaps]:
     """Runs the models on a case and returns the maps of those with modules, by their labels."""
-    pixels = [subject.look_at(case) for subject in subjects]
+    for subject in subjects:
+        subject.look_at(case)
     found = {}
-    for subject, pixel in zip(subjects, pixels, strict=True):
+    for subject in subjects:
         if subject.probe.blocks:
             # The same slice of both models where their preprocessing agrees.
             same = [s for s in subjects if s.predictor.data.shape == subject.predictor.data.shape]
-            found[subject.findings.label] = subject.maps(pixel, fullest_slice(same[0].predictor))
+            found[subject.findings.label] = subject.maps(fullest_slice(same[0].predictor))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.utilities.utils import create_paths_fn, get_identifiers_from_splitted_dataset_folder
@@ -45,8 +46,8 @@ def find_cases(images: Path, ending: str) -> list[Case]:
     return [case for case in cases if case.files]
 
 
-def preprocess(model: Model, case: Case) -> tuple[Tensor, tuple[float, float]]:
-    """Returns a case as the model's network reads it, (C, D, H, W), and the edge lengths of its pixels, in mm.
+def preprocess(model: Model, case: Case) -> tuple[Tensor, dict[str, Any]]:
+    """Returns a case as the model's network reads it, (C, D, H, W), and what nnU-Net needs to write its prediction.
 
     Raises:
         SalstmError: if its files cannot be read, hold what nnU-Net's reader reads otherwise, or have other channels
@@ -69,8 +70,7 @@ def preprocess(model: Model, case: Case) -> tuple[Tensor, tuple[float, float]]:
             f"{len(image)} ({', '.join(file.name for file in case.files)})"
         )
     preprocessor = model.configuration.preprocessor_class(verbose=False)
-    data, _, _ = preprocessor.run_case_npy(
+    data, _, properties = preprocessor.run_case_npy(
         image, None, properties, model.plans, model.configuration, model.dataset_json
     )
-    height, width = model.configuration.spacing[-2:]
-    return torch.from_numpy(data), (float(height), float(width))
+    return torch.from_numpy(data), properties

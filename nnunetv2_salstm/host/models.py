@@ -120,6 +120,12 @@ class Model:
         """Of its images."""
         return self.dataset_json["file_ending"]
 
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Edge lengths of a pixel as the network sees it, along H and W, in mm."""
+        height, width = self.configuration.spacing[-2:]
+        return float(height), float(width)
+
     def cell(self, stage: int) -> tuple[int, ...]:
         """Returns the edge lengths of a cell of the grid of a stage's block, in voxels of the full resolution."""
         lengths = self.network.salstm[str(stage)].stride
@@ -147,18 +153,19 @@ class TilePredictor(nnUNetPredictor):
         return self.logits
 
 
-def make_predictor(model: Model, device: str, show_progress: bool) -> TilePredictor:
-    """Returns nnU-Net's predictor for a model: tiles side by side, so that each voxel counts about once, no mirroring.
+def make_predictor(model: Model, device: str, show_progress: bool, side_by_side: bool = True) -> TilePredictor:
+    """Returns nnU-Net's predictor for a model, without mirroring.
 
     Args:
         model: read.
         device: as torch names it.
         show_progress: show a bar for the tiles.
+        side_by_side: tiles do not overlap, so that each voxel counts about once; else as nnU-Net does it.
     """
     with redirect_stdout(io.StringIO()):  # nnU-Net says on the CPU that it is not on CUDA
         predictor = TilePredictor(
-            tile_step_size=1.0,
-            use_gaussian=False,
+            tile_step_size=1.0 if side_by_side else 0.5,
+            use_gaussian=not side_by_side,
             use_mirroring=False,
             perform_everything_on_device=False,
             device=torch.device(device),

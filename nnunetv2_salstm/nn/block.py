@@ -1,7 +1,8 @@
 """The residual block that puts a layer on a coarser grid of a feature map."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -168,3 +169,19 @@ def reset_blocks(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, SALSTMBlock):
             module.reset_parameters()
+
+
+@contextmanager
+def switched_off(blocks: Iterable[SALSTMBlock]) -> Iterator[None]:
+    """Makes blocks the identity in this context: what they add is zero."""
+    last = [p for block in blocks for p in block.layer.output_convolution.parameters()]
+    kept = [parameter.detach().clone() for parameter in last]
+    try:
+        with torch.no_grad():
+            for parameter in last:
+                parameter.zero_()
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(last, kept, strict=True):
+                parameter.copy_(value)

@@ -18,6 +18,8 @@ from nnunetv2_salstm.reporting.inspection_figures import (
 )
 
 NOTES = (
+    "Without the modules: the same trained network, modules switched off so that each returns its skip; predicted as "
+    "nnU-Net does, without mirroring. Dice is the mean over labels, then over cases.",
     "Stage 0 is the full resolution; the last stage is the bottleneck. Lines and tables are means over the cases, "
     "bands reach from the smallest to the largest case.",
     "L1-norm sparsity is Hoyer's: (√n - |x|₁ / |x|₂) / (√n - 1) for each channel's map of n values, 0 if all "
@@ -40,6 +42,7 @@ def inspection_document(
     matrices: Mapping[str, Mapping[tuple[int, str], np.ndarray]],
     maps: Mapping[str, bytes],
     words: Sequence[str],
+    losses: Mapping[str, pandas.DataFrame],
     *,
     images: str,
     collapsed: float,
@@ -55,6 +58,7 @@ def inspection_document(
         matrices: by model, the attention matrices by stage and direction, (C, C).
         maps: by case, the figure of the contributions, see `inspection_figures.draw_maps`.
         words: what was found.
+        losses: by model, what is lost without its blocks, see `evaluation.identity_test.losses`.
         images: what was read.
         collapsed: distance below which an attention has collapsed.
         few: share of V's rank below which all rows attend to the same few channels.
@@ -79,6 +83,8 @@ def inspection_document(
             ),
         ),
     ]
+    if losses:
+        blocks.insert(3, Section("Without the modules", [loss_table(losses)]))
     if frame["module_magnitude"].notna().any():
         caption = "Norm of each module's contribution relative to its skip's."
         where = [(f"map_{case}", picture, f"{case}: where each module acts.") for case, picture in maps.items()]
@@ -109,6 +115,24 @@ def inspection_document(
         Section("What the numbers mean", [Bullets(NOTES)], folded=True),
     ]
     return Document(f"inspect: {' and '.join(labels)}", blocks, made_with(command, versions))
+
+
+def loss_table(losses: Mapping[str, pandas.DataFrame]) -> Table:
+    """Returns a row for each model and what was switched off: Dice, change in points, cases better and worse."""
+    rows = [
+        {
+            "model": label,
+            "switched off": f"stage {row['off']}" if row["off"].isdecimal() else row["off"],
+            "Dice": _number(row["dice"]),
+            "points": "" if row["off"] == "nothing" else f"{100 * row['change']:+.1f}",
+            "cases better / worse by a point": ""
+            if row["off"] == "nothing"
+            else f"{row['better']} / {row['worse']} of {row['cases']}",
+        }
+        for label, table in losses.items()
+        for row in table.to_dict("records")
+    ]
+    return Table(pandas.DataFrame(rows), text_columns=2)
 
 
 def stage_table(frame: pandas.DataFrame) -> Table:

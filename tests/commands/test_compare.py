@@ -754,7 +754,7 @@ def test_the_page_without_images_and_logs(folders, monkeypatch, capsys, raw):
         log.unlink()
     page = folders / "page.html"
     assert trainers(folders, VANILLA, SALSTM, options=["--html", page])[0] == 0
-    assert "The page will show no images" in capsys.readouterr().out
+    assert "There are no images to show" in capsys.readouterr().out
     elements = Elements(page.read_text())
     assert sum(tag == "svg" for tag, _ in elements.found) == 3
     assert sum(tag == "img" for tag, _ in elements.found) == 3

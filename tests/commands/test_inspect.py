@@ -14,8 +14,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from closeness import assert_close
+from model_folders import awaken, with_preprocessing, write_images, write_model
 from places import DATA
-from presets import as_residual_encoder, build, name_of, plans_of, tiny
+from presets import as_residual_encoder, build, tiny
 
 from nnunetv2_salstm.cli import main
 from nnunetv2_salstm.evaluation import subject as subject_module
@@ -36,7 +37,6 @@ from nnunetv2_salstm.host.cases import find_cases, preprocess
 from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import GatedStateAttention, StateAttention
 from nnunetv2_salstm.nn.convlstm import ConvLSTMState
-from nnunetv2_salstm.plans import add_to_plans
 from nnunetv2_salstm.reporting import figures, inspection_figures
 from nnunetv2_salstm.reporting.inspection import stage_table
 
@@ -180,13 +180,6 @@ def network_of(name, seed=0):
     awaken(network, seed)
     torch.manual_seed(seed + 1)
     return network.eval(), torch.randn(1, 2 * frames, *plan["patch_size"])
-
-
-def awaken(network, seed=0):
-    """Draws the blocks' last convolutions, which start at zero."""
-    torch.manual_seed(seed)
-    for block in getattr(network, "salstm", {}).values():
-        torch.nn.init.normal_(block.layer.output_convolution.weight, std=0.5)
 
 
 def watch(network, *tiles):
@@ -481,8 +474,8 @@ def test_maps_lie_where_the_modules_act(dims, tmp_path):
         predictor.predict_sliding_window_return_logits(data)
     assert len(predictor.slicers) > 4
     z = 7
-    overlay = subject.maps((1.0, 2.0), z)
-    assert (overlay.z, overlay.depth, overlay.pixel) == (7, 10, (1.0, 2.0))
+    overlay = subject.maps(z)
+    assert (overlay.z, overlay.depth, overlay.pixel) == (7, 10, (1.0, 1.0))
     assert np.array_equal(overlay.image, predictor.data[0, z].numpy())
     for stage, block in model.network.salstm.items():
         total, count, there, voxels = np.zeros((30, 20)), np.zeros((30, 20)), 0.0, 0
@@ -533,8 +526,9 @@ def test_pixels_have_the_spacing_of_the_plans(tmp_path):
     folder = write_model(tmp_path, "nnUNetTrainer", OFF)
     change_plans(lambda c: c["3d_fullres"].update(spacing=[3.0, 0.5, 2.0]))(folder)
     (case,) = find_cases(write_images(tmp_path / "images", ["a"], size=(9, 30, 22)), ".nii.gz")
-    data, pixel = preprocess(Model.read(folder, None, FINAL), case)
-    assert pixel == (0.5, 2.0)
+    model = Model.read(folder, None, FINAL)
+    data, _ = preprocess(model, case)
+    assert model.pixel == (0.5, 2.0)
     assert tuple(data.shape) == (1, 9, 60, 11)
 
 
@@ -551,64 +545,6 @@ def test_tiles_lie_side_by_side_and_are_not_compiled(tmp_path, monkeypatch):
 
 
 # The command
-
-
-def dataset_json(channels=1, ending=".nii.gz"):
-    return {
-        "channel_names": {str(channel): "MRI" for channel in range(channels)},
-        "labels": {"background": 0, "one": 1, "two": 2},
-        "numTraining": 1,
-        "file_ending": ending,
-    }
-
-
-def with_preprocessing(plans, channels=1):
-    """Adds what the plans of networks lack and images need."""
-    resampling = {"order": 1, "order_z": 0, "force_separate_z": None}
-    plans["transpose_forward"] = plans["transpose_backward"] = [0, 1, 2]
-    for configuration in plans["configurations"].values():
-        configuration |= {
-            "normalization_schemes": ["ZScoreNormalization"] * channels,
-            "use_mask_for_norm": [False] * channels,
-        }
-        for kind in ("data", "seg", "probabilities"):
-            configuration[f"resampling_fn_{kind}"] = "resample_data_or_seg_to_shape"
-            configuration[f"resampling_fn_{kind}_kwargs"] = {"is_seg": kind == "seg", **resampling}
-    return plans
-
-
-def write_model(root, trainer, salstm, dims=3, channels=1, seed=0, folds=("0",)):
-    """Leaves behind what nnU-Net does of a training, with an untrained encoder and blocks that add something."""
-    plan = tiny(dims)
-    plan["architecture"]["arch_kwargs"]["features_per_stage"] = [8, 8, 16]
-    configuration, plans = name_of(plan), plans_of(plan, channels)
-    if salstm is not None:
-        plans = add_to_plans(plans, configuration, salstm)
-    network = build(deepcopy(plan), salstm, seed, deep_supervision=True, input_channels=channels)
-    awaken(network, seed)
-    folder = root / f"{trainer}__nnUNetPlans__{configuration}"
-    for fold in folds:
-        (folder / f"fold_{fold}").mkdir(parents=True)
-        checkpoint = {
-            "network_weights": network.state_dict(),
-            "trainer_name": trainer,
-            "init_args": {"configuration": configuration},
-        }
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
-    (folder / "plans.json").write_text(json.dumps(with_preprocessing(plans, channels)))
-    (folder / "dataset.json").write_text(json.dumps(dataset_json(channels)))
-    return folder
-
-
-def write_images(folder, names=("a", "b"), channels=1, size=(9, 30, 22)):
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for name in names:
-        for channel in range(channels):
-            image = sitk.GetImageFromArray(rng.normal(100, 20, size).astype(np.float32))
-            image.SetSpacing((1.0, 1.0, 3.0))
-            sitk.WriteImage(image, str(folder / f"{name}_{channel:04d}.nii.gz"))
-    return folder
 
 
 def inspect(*arguments):

@@ -1,0 +1,122 @@
+"""The identity test: what a trained model loses when its blocks are switched off, without training it again."""
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pandas as pd
+import torch
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
+from tqdm import tqdm
+
+from nnunetv2_salstm.evaluation.metrics import Labels
+from nnunetv2_salstm.evaluation.scoring import Case as ScoredCase
+from nnunetv2_salstm.evaluation.scoring import Scoring
+from nnunetv2_salstm.evaluation.statistics import POINT
+from nnunetv2_salstm.host.cases import Case, preprocess
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.images import BadFile
+from nnunetv2_salstm.host.models import Model, make_predictor
+from nnunetv2_salstm.nn import switched_off
+
+# What is switched off, besides the stages by their index.
+NOTHING, ALL = "nothing", "all"
+# Less than a tenth of a point of Dice is no loss to speak of.
+NO_LOSS = 0.001
+
+
+def identity_test(
+    model: Model,
+    cases: Sequence[Case],
+    references: Mapping[str, Path],
+    device: str,
+    stages: bool = True,
+    show_progress: bool = False,
+) -> pd.DataFrame:
+    """Returns the Dice of a model with its blocks, without all of them, and without those of one stage.
+
+    Predicts as nnU-Net does, without mirroring. Rows have the columns case, off (`NOTHING`, `ALL` or a stage), label
+    and dice, which is missing where prediction and reference are both empty. None for a model without blocks.
+
+    Args:
+        model: trained.
+        cases: to predict.
+        references: the segmentation of each case, by its name.
+        device: to predict on.
+        stages: whether the blocks are also switched off stage by stage.
+        show_progress: show a bar.
+
+    Raises:
+        SalstmError: if a file cannot be read.
+    """
+    blocks = dict(model.network.salstm) if model.salstm else {}
+    off = {NOTHING: [], ALL: list(blocks.values())} | {k: [block] for k, block in blocks.items() if stages}
+    reader = model.plans.image_reader_writer_class.__name__
+    scoring = Scoring(Labels.of_dataset(model.dataset_json), {}, reader, surface=False)
+    predictor = make_predictor(model, device, show_progress=False, side_by_side=False)
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=len(cases) * len(off) if blocks else 0, desc="blocks off", disable=not show_progress) as bar,
+    ):
+        for case in cases if blocks else ():
+            data, properties = preprocess(model, case)
+            file = Path(folder) / f"{case.name}{model.file_ending}"
+            for name, of_stages in off.items():
+                with switched_off(of_stages):
+                    logits = predictor.predict_sliding_window_return_logits(data)
+                with redirect_stdout(io.StringIO()):
+                    export_prediction_from_logits(
+                        logits, properties, model.configuration, model.plans, model.dataset_json,
+                        str(file).removesuffix(model.file_ending), num_threads_torch=torch.get_num_threads(),
+                    )  # fmt: skip
+                try:
+                    scores = scoring.read_and_score(ScoredCase(case.name, references[case.name], file, model.trainer))
+                except BadFile as error:
+                    raise SalstmError(f"case {case.name}: {error}") from None
+                rows += [(case.name, name, label, values.dice) for label, values in scores.items()]
+                bar.update()
+    return pd.DataFrame(rows, columns=["case", "off", "label", "dice"]).astype({"dice": float})
+
+
+def losses(found: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is lost, a row for everything that was switched off: off, dice, change, better, worse, cases.
+
+    Means are over the labels of a case first, and over cases then. `better` and `worse` count the cases that change by
+    more than a point of Dice.
+    """
+    by_case = found.groupby(["off", "case"], sort=False)["dice"].mean().unstack("off", sort=False)
+    changes = by_case.sub(by_case[NOTHING], axis=0)
+    table = pd.DataFrame(
+        {
+            "dice": by_case.mean(),
+            "change": changes.mean(),
+            "better": (changes > POINT).sum(),
+            "worse": (changes < -POINT).sum(),
+            "cases": by_case.count(),
+        }
+    )
+    return table.rename_axis("off").reset_index()
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """Returns what `losses` says of the blocks, in one sentence without the model's name."""
+    by = table.set_index("off")
+    with_blocks, without, change = by["dice"][NOTHING], by["dice"][ALL], by["change"][ALL]
+    count = int(by["cases"][NOTHING])
+    measured = f"(Dice {with_blocks:.3f} with, {without:.3f} without, {count} case{'s' if count != 1 else ''})"
+    if pd.isna(change):
+        return "there is nothing to see without its blocks either: no case has a label, or a prediction."
+    stages = by["change"].drop([NOTHING, ALL])
+    if by["change"].abs().max() < NO_LOSS:
+        return f"its blocks do nothing for these cases: without them this model loses nothing {measured}."
+    text = f"without its blocks this model {'loses' if change < 0 else 'gains'} {_points(change)} {measured}"
+    if len(stages) > 1 and stages.min() <= -NO_LOSS:
+        text += f", most without those of stage {stages.idxmin()} ({_points(stages.min())})"
+    return f"{text}."
+
+
+def _points(change: float) -> str:
+    return f"{abs(100 * change):.1f} points"
