@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The steps of .ci/run and .ci/nightly, to be sourced in the repository's root.
 
 root=$PWD
@@ -43,11 +44,23 @@ install_slurm() {
     echo "Slurm cannot be installed here: tests on it will be skipped"
 }
 
+# Of the nightly tests one case each: a launcher that is killed, and jobs on a real Slurm where it can be installed.
+study_cases() {
+    install_slurm
+    pytest -m nightly -n0 -rs \
+        tests/study/test_study_interrupts.py::test_a_killed_launcher_leaves_its_job_which_is_not_started_twice \
+        tests/study/test_study_slurm.py::test_two_trainings_run_as_jobs_after_their_preprocessing
+}
+
 check_style() {
     pip install --quiet ".[dev]"
     ruff check
     ruff format --check
     mypy
+    check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+    check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/{bug,result}.yml
+    shellcheck --external-sources --severity=warning .ci/run .ci/nightly .ci/steps.sh benchmarks/*.sh
+    hadolint Dockerfile
 }
 
 # Only the heavy packages are the first environment's: its copy of this one is removed before.
@@ -62,13 +75,13 @@ install_wheel() {
 
 # From another folder, where nothing of the checkout is importable.
 check_wheel() {
-    cd "$temporary"
+    cd "$temporary" || exit
     local folder
     folder=$("$second/bin/nnUNetv2_salstm" trainers --path)
     [[ $folder == "$second"/* ]] || { echo "not the installed wheel's trainers: $folder" >&2; return 1; }
     "$second/bin/python" "$root/tests/look_up_trainers.py" \
         nnUNetTrainerSALSTM_A nnUNetTrainerSALSTM_B_skips_2epochs_20its_seed1 nnUNetTrainerSALSTMOff
-    cd "$root"
+    cd "$root" || exit
 }
 
 # A tag v1.2.3 must be on the commit whose version is 1.2.3.

@@ -46,8 +46,8 @@ PartitionName=tests Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-class Unavailable(Exception):
-    """Slurm cannot be run here; says why."""
+class NotInstalled(Exception):
+    """There is no Slurm here; says what is missing."""
 
 
 @contextmanager
@@ -55,12 +55,13 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
     """Runs a Slurm and yields the variables that its commands need.
 
     Raises:
-        Unavailable: if it is not installed or does not start.
+        NotInstalled: if it is not there.
+        RuntimeError: if it does not start.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     absent = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
     if absent:
-        raise Unavailable(f"Slurm is not installed: {', '.join(absent)} not found; on Debian: slurm-wlm and munge")
+        raise NotInstalled(f"Slurm is not installed: {', '.join(absent)} not found; on Debian: slurm-wlm and munge")
     # Not pytest's folder: the path of a socket has at most 108 characters.
     root = Path(tempfile.mkdtemp(prefix="slurm_"))
     root.chmod(0o755)
@@ -118,7 +119,7 @@ def _wait_for(condition, daemons, root: Path, seconds: float = 30.0) -> None:
         dead = [daemon for daemon in daemons if daemon.poll() is not None]
         if dead or time.monotonic() > end:
             said = {file.name: file.read_text().splitlines()[-3:] for file in root.glob("*.out")}
-            raise Unavailable(f"Slurm does not start here: {said}")
+            raise RuntimeError(f"Slurm does not start here: {said}")
         time.sleep(0.1)
 
 

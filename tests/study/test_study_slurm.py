@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from slurm_cluster import Unavailable, slurm_cluster
+from slurm_cluster import NotInstalled, slurm_cluster
 from toy_study import OFF, STUDY, A, Toys, trained, wait_until
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra study is not installed")
@@ -21,7 +21,7 @@ def cluster():
     try:
         with slurm_cluster() as environment:
             yield environment
-    except Unavailable as error:
+    except NotInstalled as error:
         pytest.skip(str(error))
 
 
@@ -46,7 +46,7 @@ def about(job: str) -> dict[str, str]:
 
 
 def test_two_trainings_run_as_jobs_after_their_preprocessing(toys):
-    """The case for every change: without comparison."""
+    """The case for every change, of .ci/run: without comparison."""
     toys.write(folds=[0, 1], test=False, trainers=["nnUNetTrainerSALSTM_A"], slurm={"partition": "tests"})
     status, printed = toys.run("--executor", "slurm", *SOON)
     assert status == 0, printed
