@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nnunetv2_salstm.commands import bench, compare, convert, demo, doctor, graft, inspect, plan, study, trainers
+from nnunetv2_salstm.commands import bench, card, compare, convert, demo, doctor, graft, inspect, plan, study, trainers
 from nnunetv2_salstm.commands.options import Parser
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -14,6 +14,7 @@ PROGRAM = "nnUNetv2_salstm"
 # `run(arguments)`. Its own imports must be light, as --help makes them all: torch and nnU-Net belong into `run`.
 COMMANDS = {
     "bench": bench,
+    "card": card,
     "compare": compare,
     "convert": convert,
     "demo": demo,

@@ -1,0 +1,161 @@
+"""write a model card: data, network, scores with intervals, cost, versions; the rest is marked for its author
+
+Reads what nnU-Net leaves behind with a training, also a stock one, and writes Markdown with the front matter that model
+hubs read. Intended use, limits and licence are the author's to write: search for TODO.
+
+    card nnUNet_results/Dataset027_ACDC/nnUNetTrainerSALSTM_A__nnUNetPlans__3d_fullres -o README.md
+    card MODEL_FOLDER --compare compare.json --license cc-by-4.0 -o README.md
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2_salstm.commands.options import add_option
+from nnunetv2_salstm.host.datasets import read_dataset_json
+from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import atomic_write, read_json, require_writable
+
+if TYPE_CHECKING:
+    import pandas
+
+    from nnunetv2_salstm.evaluation.runs import Training
+
+FINAL = "checkpoint_final.pth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, what was found about it, and where the card goes."""
+    folder = "nnU-Net's folder of a trained model, TRAINER__PLANS__CONFIGURATION"
+    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help=folder)
+    parser.add_argument(
+        "--compare", type=Path, metavar="JSON", help="of nnUNetv2_salstm compare: how it did against other methods"
+    )
+    parser.add_argument("--license", metavar="ID", help="as model hubs name it, e.g. cc-by-4.0 (default: a TODO)")
+    add_option(parser, "-o", metavar="FILE", required=True, help="the card, e.g. README.md")
+    add_option(parser, "--overwrite", help="replace a file that is there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the card and says what is left to its author.
+
+    Raises:
+        SalstmError: for a folder that is no trained model, a comparison that is not about it, or a file that is there
+            or cannot be written.
+    """
+    from nnunetv2_salstm.reporting.card import Card, to_card
+
+    folder, output = arguments.model, arguments.output
+    if output.exists() and not arguments.overwrite:
+        raise SalstmError(f"-o {output} is there already; choose another file, or add --overwrite")
+    require_writable([output])
+    plans = read_json(folder / "plans.json", "plans of a trained model")
+    dataset = read_dataset_json(folder / "dataset.json", ("labels", "channel_names", "file_ending"))
+    trainings = _trainings(folder)
+    checkpoint = _checkpoint(next(iter(trainings.values())))
+    card = Card(
+        dataset=str(plans["dataset_name"]),
+        dataset_json=dataset,
+        trainer=checkpoint["trainer_name"],
+        plans_name=str(plans["plans_name"]),
+        configuration=checkpoint["init_args"]["configuration"],
+        plan=_plan(plans, checkpoint["init_args"]["configuration"]),
+        parameters=_parameters(checkpoint),
+        folds=list(map(str, trainings)),
+        scores=_scores(trainings, dataset),
+        trainings=_table(folder, trainings),
+        comparison=[] if arguments.compare is None else _comparison(arguments.compare, checkpoint["trainer_name"]),
+        license=arguments.license,
+    )
+    text = to_card(card)
+    with atomic_write(output) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    print(f"Written: {output}; {text.count('TODO')} places are left to you, marked TODO")
+
+
+def _trainings(folder: Path) -> "dict[int | str, Training]":
+    """Returns the finished folds."""
+    from nnunetv2_salstm.evaluation.runs import Training
+
+    names = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / FINAL).is_file())
+    if not names:
+        raise SalstmError(
+            f"{folder} has no fold with {FINAL}; give nnU-Net's folder of a finished training, "
+            "TRAINER__PLANS__CONFIGURATION"
+        )
+    return {name: Training(folder / f"fold_{name}") for name in names}
+
+
+def _checkpoint(training: "Training") -> dict[str, Any]:
+    from nnunetv2_salstm.host.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(training.folder / FINAL)
+    if absent := [name for name in ("trainer_name", "init_args") if name not in checkpoint]:
+        raise SalstmError(f"{training.folder / FINAL} is not a checkpoint of nnU-Net: it has no {absent[0]}")
+    return checkpoint
+
+
+def _parameters(checkpoint: dict[str, Any]) -> int:
+    from nnunetv2_salstm.host.checkpoints import count_parameters
+
+    return count_parameters(checkpoint["network_weights"])
+
+
+def _plan(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Returns a configuration of plans, with what it inherits."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    return dict(PlansManager(plans).get_configuration(configuration).configuration)
+
+
+def _scores(trainings: "dict[int | str, Training]", dataset: dict[str, Any]) -> "pandas.DataFrame":
+    """Returns the Dice of nnU-Net's validation: label, mean, low, high, cases; each case counts once."""
+    import pandas
+
+    from nnunetv2_salstm.evaluation.metrics import Labels
+    from nnunetv2_salstm.evaluation.statistics import estimate
+
+    rows: list[dict[str, Any]] = []
+    labels = Labels.of_dataset(dataset).values
+    # As nnU-Net writes them: a number, or the numbers of a region.
+    keys = {name: str(values[0]) if len(values) == 1 else str(values) for name, values in labels.items()}
+    for training in trainings.values():
+        file = training.validation / "summary.json"
+        if file.is_file():
+            for case in read_json(file, "scores")["metric_per_case"]:
+                rows.append({name: case["metrics"][key]["Dice"] for name, key in keys.items()})
+    values = pandas.DataFrame(rows, columns=list(keys), dtype=float)
+    if len(keys) > 1:
+        values.insert(0, "mean", values.mean(axis=1))
+    found = []
+    for label, column in values.items():
+        known = column.dropna().to_numpy()
+        if len(known):
+            interval = estimate(known, 0 * known)
+            ends = {"low": interval.low, "high": interval.high}
+            found.append({"label": label, "mean": interval.difference, **ends, "cases": len(known)})
+    return pandas.DataFrame(found, columns=["label", "mean", "low", "high", "cases"])
+
+
+def _table(folder: Path, trainings: "dict[int | str, Training]") -> "pandas.DataFrame":
+    """Returns a row for each fold: what it was trained with and how long."""
+    import pandas
+
+    from nnunetv2_salstm.evaluation.confounders import runs_table
+    from nnunetv2_salstm.evaluation.runs import Run
+
+    run = Run(folder.name.partition("__")[0], {}, dict(trainings))
+    table = pandas.DataFrame(runs_table([run])).drop(columns="trainer")
+    seconds = [sum(t.log.epoch_seconds.values()) + sum(t.log.repeated_seconds) for t in trainings.values()]
+    return table.assign(hours=[f"{value / 3600:.2g}" if value else "" for value in seconds])
+
+
+def _comparison(file: Path, trainer: str) -> list[str]:
+    """Returns what a comparison says, if the model is in it."""
+    from nnunetv2_salstm.evaluation.comparison import Comparison
+
+    comparison = Comparison.read(file)
+    runs = [name for names in comparison.runs.values() for name in names]
+    if trainer not in runs:
+        raise SalstmError(f"--compare {file} is about {', '.join(runs)}, not about this model's {trainer}")
+    return [*comparison.verdicts().sentences, *comparison.sentences_on_blocks(), *comparison.confounders]
