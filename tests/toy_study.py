@@ -108,7 +108,7 @@ class Toys:
             if name.startswith("images"):
                 for case in range(3):
                     (folder / f"{name[-2:]}_{case}_0000.nii.gz").touch()
-        (folder.parent / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+        (folder.parent / "dataset.json").write_text(json.dumps({"labels": {}, "file_ending": ".nii.gz"}))
         for name in ("preprocessed", "results"):
             (root / name).mkdir()
         self.file = root / "study.yaml"

@@ -125,12 +125,13 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
 
 def _print_commands(jobs: "Sequence[Job]") -> None:
     from nnunetv2_salstm.study.jobs import unfinished
+    from nnunetv2_salstm.study.locks import holder
 
     left = unfinished(jobs)
     for job in jobs:
         if job.name in left:
             # What runs already must not be started again by who pastes these lines.
-            who = job.record.holder()
+            who = holder(job.lock)
             print(f"# {job.name}")
             print(f"{f'# runs already, by {who}: ' if who else ''}{shlex.join(job.command())}")
     if not left:

@@ -38,7 +38,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
             f"nnUNetv2_salstm study {study.file}"
         )
     (report,) = (job for job in jobs if isinstance(job, Report))
-    require_writable(report.files)
+    require_writable(report.outputs)
     trainings = [job for job in jobs if isinstance(job, Train)]
     facts, tables = _collect(study, trainings, places, missing)
     document = study_document(facts, tables)
@@ -46,7 +46,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     values = {"title": document.title, **facts, **{name: _records(frame) for name, frame in tables.items()}}
     # The one that tells that the report is there comes last.
     written = {".html": to_html(document), ".json": json.dumps(values, indent=1, allow_nan=False) + "\n"}
-    for file in sorted(report.files):
+    for file in sorted(report.outputs):
         with atomic_write(file) as unfinished:
             unfinished.write_text(written[file.suffix])
         print(f"Written: {file}")
@@ -64,7 +64,7 @@ def _read(study: Study, comparisons: Sequence[Compare]) -> tuple[dict[str, tuple
             missing[name] = reason.replace(f"{nnunet_folder('nnUNet_results')}/", "")
             continue
         try:
-            places[name] = job, Comparison.read(job.files[0])
+            places[name] = job, Comparison.read(job.outputs[0])
         except SalstmError as error:
             again = f"remove it and run the study again: nnUNetv2_salstm study {study.file}"
             raise SalstmError(f"{error}; {again}") from None
@@ -121,7 +121,7 @@ def _collect(
         },
         "places": {
             place: {
-                "comparison": f"comparisons/{job.report.name}.json",
+                "comparison": f"comparisons/{job.outputs[0].name}",
                 "cases": comparison.results.cases,
                 "labels": comparison.results.labels,
                 "confounders": comparison.confounders,

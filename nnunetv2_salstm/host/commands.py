@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
@@ -58,17 +58,38 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs a command to its end; when interrupted, it ends with all processes that it started.
+    """Runs a command to its end, see `run_process`.
 
     Args:
         command: the program and its arguments.
         name: what errors call it.
-        log: file that its output is appended to.
-        environment: variables in addition to those of this process.
-        while_waiting: called every now and then.
+        log, environment, while_waiting: of `run_process`.
 
     Raises:
         SalstmError: if it failed.
+        KeyboardInterrupt: also when this process is told to terminate.
+    """
+    if status := run_process(command, log, environment, while_waiting):
+        raise _failed(name, status, log)
+
+
+def run_process(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    while_waiting: Callable[[], None] = lambda: None,
+    inherited: Sequence[int] = (),
+) -> int:
+    """Runs a command to its end and returns its status; when interrupted, it ends with all processes that it started.
+
+    Args:
+        command: the program and its arguments.
+        log: file that its output is appended to.
+        environment: variables in addition to those of this process.
+        while_waiting: called every now and then.
+        inherited: descriptors that it and what it starts keep open, such as those of locks.
+
+    Raises:
         KeyboardInterrupt: also when this process is told to terminate.
     """
     with log.open("ab") as output, _interrupted_by_termination():
@@ -79,19 +100,20 @@ def run_command(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
+            pass_fds=inherited,
             start_new_session=True,
         )
         try:
-            while process.poll() is None:
+            while process.returncode is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(INTERVAL)
                 while_waiting()
-                time.sleep(INTERVAL)
-            while_waiting()
         except BaseException:
             _stop(process)
             raise
         if process.returncode:
             _stop(process)  # its workers
-            raise _failed(name, process.returncode, log)
+        return process.returncode
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -7,13 +7,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE
-from nnunetv2_salstm.study.jobs import PLANNERS, Job, Preprocess, study_folder
+from nnunetv2_salstm.study.jobs import JOBS, PLANNERS, Job, Preprocess, study_folder
 from nnunetv2_salstm.study.locks import gpus_of_this_machine
 from nnunetv2_salstm.study.schema import Method, Study, nearest
 
@@ -44,7 +43,7 @@ def check_folder(study: Study) -> None:
     """
     folder = study_folder(study.name)
     try:
-        for place in (folder, folder.with_name("_jobs")):
+        for place in (folder, study_folder(JOBS)):
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass
@@ -93,7 +92,7 @@ def _check_trainer(study: Study, method: Method) -> None:
     if method.is_ours:
         return
     trainer, theirs = method.trainer, _trainers_of_nnunet()
-    if trainer not in theirs and not _is_found(trainer):
+    if trainer not in theirs and find_trainer(trainer) is None:
         ours = [f"{name}{place}" for name, salstm in METHODS.items() for place in _PLACES if salstm or not place]
         raise SalstmError(
             f"{study.file}: there is no trainer {trainer}{nearest(trainer, [*ours, *theirs])}; ours are {NAME_RULE}; "
@@ -113,19 +112,6 @@ def _trainers_of_nnunet() -> list[str]:
 
     files = Path(nnunetv2.__path__[0], "training", "nnUNetTrainer").rglob("*.py")
     return sorted({name for f in files for name in re.findall(r"^class (\w+)", f.read_text(), re.MULTILINE)})
-
-
-def _is_found(trainer: str) -> bool:
-    """Whether nnU-Net finds a trainer of this name, also in the folders of nnUNet_extTrainer."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        # It says where it looks, and our own trainers say what they are called; the error does so, too.
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            recursive_find_trainer_class_by_name(trainer)
-    except RuntimeError:
-        return False
-    return True
 
 
 def _check_plans(study: Study, job: Preprocess) -> None:

@@ -5,18 +5,19 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder
+from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder, read_dataset_json
 from nnunetv2_salstm.host.files import make_once
-from nnunetv2_salstm.study.records import Record
+from nnunetv2_salstm.study.log import Log
 from nnunetv2_salstm.study.schema import Resources, Study
 
 DEFAULT_PLANS = "nnUNetPlans"
 # Of nnU-Net's own cross-validation; it cannot be made of fewer cases.
 FOLDS = 5
+# The folder of the jobs of all studies, beside those of the studies; no name begins so.
+JOBS = "_jobs"
 # Which of nnU-Net's planners makes plans of a name.
 PLANNERS = {
     DEFAULT_PLANS: "ExperimentPlanner",
@@ -30,11 +31,17 @@ class Dataset:
 
     Attributes:
         raw, preprocessed, results: nnU-Net's folders of it, of which only the first needs to be there.
+        ending: of its images and predictions.
+        training_cases: names of the cases that are preprocessed.
+        test_cases: names of those in imagesTs, in the order in which nnU-Net cuts them into parts.
     """
 
     raw: Path
     preprocessed: Path
     results: Path
+    ending: str
+    training_cases: list[str]
+    test_cases: list[str]
 
     @classmethod
     def find(cls, dataset: str) -> "Dataset":
@@ -44,7 +51,15 @@ class Dataset:
             SalstmError: if it is not there, or nnU-Net's folders are not.
         """
         raw = find_dataset("nnUNet_raw", dataset)
-        return cls(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, nnunet_folder("nnUNet_results") / raw.name)
+        description = read_dataset_json(raw / "dataset.json", ("labels", "file_ending"))
+        ending = description["file_ending"]
+        # Behind a case's name stands its channel, _0000.
+        training, test = (
+            sorted({file.name[: -len("_0000") - len(ending)] for file in (raw / folder).glob(f"*{ending}")})
+            for folder in ("imagesTr", "imagesTs")
+        )
+        preprocessed, results = (nnunet_folder(f"nnUNet_{name}") / raw.name for name in ("preprocessed", "results"))
+        return cls(raw, preprocessed, results, ending, sorted(description.get("dataset") or training), test)
 
     @property
     def name(self) -> str:
@@ -56,33 +71,13 @@ class Dataset:
         """Its number, as nnU-Net's commands take it."""
         return str(int(self.name[len("Dataset") :].partition("_")[0]))
 
-    @cached_property
-    def description(self) -> dict[str, Any]:
-        """nnU-Net's dataset.json."""
-        return json.loads((self.raw / "dataset.json").read_text())
-
-    @cached_property
-    def training_cases(self) -> list[str]:
-        """Names of the cases that are preprocessed."""
-        return sorted(self.description.get("dataset") or self._cases("imagesTr"))
-
-    @cached_property
-    def test_cases(self) -> list[str]:
-        """Names of the cases in imagesTs, in the order in which nnU-Net cuts them into parts."""
-        return self._cases("imagesTs")
-
-    def _cases(self, folder: str) -> list[str]:
-        ending = self.description["file_ending"]
-        # Behind a case's name stands its channel, _0000.
-        return sorted({file.name[: -len("_0000") - len(ending)] for file in (self.raw / folder).glob(f"*{ending}")})
-
 
 @dataclass(frozen=True)
 class Job:
     """One command, what it may use, and the names of the jobs that must be finished before it.
 
     Attributes:
-        name: the same in all studies that share the job's outputs.
+        name: the same in all studies that share the job's outputs; it begins with the kind of the job.
         study: that needs it.
         dataset: on which it works; the first of them for a study's report.
         after: names of jobs.
@@ -104,14 +99,14 @@ class Job:
         return self.study.resources[self.kind]
 
     @property
-    def record(self) -> Record:
-        """Its lock and log."""
-        return Record(nnunet_folder("nnUNet_results") / "studies" / "_jobs", self.name, self.exclusive)
+    def lock(self) -> Path:
+        """Its lock, which one process at a time holds, of whatever study."""
+        return study_folder(JOBS) / f"{self.name}.lock"
 
     @property
-    def exclusive(self) -> str:
-        """What one job at a time may do, as jobs of this name do it."""
-        return self.name
+    def log(self) -> Log:
+        """What its command printed."""
+        return Log(study_folder(JOBS) / f"{self.name}.log")
 
     def command(self) -> list[str]:
         """Returns the command that does what is missing now."""
@@ -132,9 +127,9 @@ class Preprocess(Job):
     plans: str
 
     @property
-    def exclusive(self) -> str:
-        """All plans of a data set share its fingerprint."""
-        return f"preprocess__{self.dataset.name}"
+    def lock(self) -> Path:
+        """One for all plans of a data set, which share its fingerprint."""
+        return study_folder(JOBS) / f"preprocess__{self.dataset.name}.lock"
 
     @property
     def plans_file(self) -> Path:
@@ -163,19 +158,18 @@ class Preprocess(Job):
         return next(filter(None, map(self._cases_missing, self.study.configurations)), None)
 
     def _cases_missing(self, configuration: str) -> str | None:
-        values = (_json(self.plans_file) or {})["configurations"]
-        if configuration not in values:
-            return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(values)}"
-        resolved, line = values[configuration], [configuration]
-        while "data_identifier" not in resolved:
-            parent = resolved.get("inherits_from")
-            if parent not in values or parent in line:
+        known = (_json(self.plans_file) or {})["configurations"]
+        if configuration not in known:
+            return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(known)}"
+        line = [configuration]
+        while "data_identifier" not in known[line[-1]]:
+            line.append(known[line[-1]].get("inherits_from"))
+            if line[-1] not in known or line[-1] in line[:-1]:
                 return (
-                    f"configuration {configuration} of {self.plans_file} inherits from nothing that is there: {parent}"
+                    f"configuration {configuration} of {self.plans_file} inherits from nothing that is there: "
+                    f"{line[-1]}"
                 )
-            resolved = values[parent]
-            line.append(parent)
-        folder = self.dataset.preprocessed / resolved["data_identifier"]
+        folder = self.dataset.preprocessed / known[line[-1]]["data_identifier"]
         # The last of the files that nnU-Net writes for a case.
         absent = [case for case in self.dataset.training_cases if not (folder / f"{case}.pkl").is_file()]
         return f"{len(absent)} of {len(self.dataset.training_cases)} cases are not in {folder}" if absent else None
@@ -241,74 +235,57 @@ class Train(Job):
 
 
 @dataclass(frozen=True)
-class Predict(Job):
-    """Predicts a part of the test cases with all folds of the study."""
-
-    trainings: tuple[Train, ...]
-    part: int
-    parts: int
-
-    @property
-    def output(self) -> Path:
-        """The folder of the predictions."""
-        model = self.trainings[0].folder.parent.name
-        return study_folder(self.study.name) / "predictions" / self.dataset.name / model
-
-    @property
-    def predictions(self) -> list[Path]:
-        """The files of its cases."""
-        cases = self.dataset.test_cases[self.part :: self.parts]
-        return [self.output / f"{case}{self.dataset.description['file_ending']}" for case in cases]
-
-    def command(self) -> list[str]:
-        """Returns nnU-Net's prediction of the part."""
-        first = self.trainings[0]
-        command = [
-            "nnUNetv2_predict", "-i", str(self.dataset.raw / "imagesTs"), "-o", str(self.output), "-d",
-            self.dataset.number, "-c", first.configuration, "-f", *map(str, self.study.folds), "-tr", first.trainer,
-        ]  # fmt: skip
-        command += _unless_default("-p", first.plans, DEFAULT_PLANS)
-        command += _unless_default("-device", self.study.device, "cuda")
-        if self.parts > 1:
-            command += ["-num_parts", str(self.parts), "-part_id", str(self.part)]
-        return command
-
-    def missing(self) -> str | None:
-        """Returns which predictions are not there, or older than a network."""
-        absent = [file for file in self.predictions if not file.is_file()]
-        if absent:
-            return f"{len(absent)} of {len(self.predictions)} predictions are not in {self.output}"
-        if self.record.was_cut_short():
-            return "the last attempt was cut short, which may have left half a file behind"
-        return _out_of_date(self.predictions, [training.checkpoint for training in self.trainings])
-
-
-@dataclass(frozen=True)
-class Page(Job):
-    """Writes a page, and the same for programs.
+class Made(Job):
+    """A job that is done again when what it works on is newer than what it made.
 
     Attributes:
-        report: its file without .json and .html.
+        words: its command.
+        inputs, outputs: files.
     """
 
-    report: Path
+    words: list[str]
+    inputs: list[Path]
+    outputs: list[Path]
 
-    @property
-    def inputs(self) -> list[Path]:
-        """Files that are older than the page."""
-        raise NotImplementedError
-
-    @property
-    def files(self) -> list[Path]:
-        """What it writes: .json and .html."""
-        return [Path(f"{self.report}.{kind}") for kind in ("json", "html")]
+    def command(self) -> list[str]:
+        """Returns its only command."""
+        return self.words
 
     def missing(self) -> str | None:
-        """Returns whether the page is not there, of something else, or older than what it is made of."""
-        written = _json(self.files[0])
-        if written is None or not self.files[1].is_file():
-            return f"there is no report at {self.files[1]}"
-        return self._differs(written) or _out_of_date(self.files, self.inputs)
+        """Returns what is not there, of something else, or older than what it is made of."""
+        if reason := self._incomplete():
+            return reason
+        for file in self.inputs:
+            if not file.is_file():
+                return f"there is no {file}"
+            for output in self.outputs:
+                if output.stat().st_mtime < file.stat().st_mtime:
+                    return f"{output} is older than {file}"
+        return None
+
+    def _incomplete(self) -> str | None:
+        raise NotImplementedError
+
+
+class Predict(Made):
+    """Predicts a part of the test cases with all folds of the study."""
+
+    def _incomplete(self) -> str | None:
+        if absent := [file for file in self.outputs if not file.is_file()]:
+            return f"{len(absent)} of {len(self.outputs)} predictions are not in {absent[0].parent}"
+        if self.log.was_cut_short():
+            return "the last attempt was cut short, which may have left half a file behind"
+        return None
+
+
+class Page(Made):
+    """Writes a page, and before it the same for programs: two outputs."""
+
+    def _incomplete(self) -> str | None:
+        written = _json(self.outputs[0])
+        if written is None or not self.outputs[1].is_file():
+            return f"there is no report at {self.outputs[1]}"
+        return self._differs(written)
 
     def _differs(self, written: dict[str, Any]) -> str | None:
         raise NotImplementedError
@@ -316,70 +293,31 @@ class Page(Job):
 
 @dataclass(frozen=True)
 class Compare(Page):
-    """Compares the methods on one data set, on their validation or their test cases.
+    """Compares the methods on one data set.
 
     Attributes:
         plans, configuration: of the networks.
-        jobs: the trainings whose validation is compared, or the predictions of test cases.
+        cases: "validation" or "test".
     """
 
     plans: str
     configuration: str
-    jobs: Sequence[Train] | Sequence[Predict]
-
-    @property
-    def cases(self) -> str:
-        """Which cases are compared: "validation" or "test"."""
-        return "test" if isinstance(self.jobs[0], Predict) else "validation"
-
-    @property
-    def inputs(self) -> list[Path]:
-        """The summaries of validations, or the predictions."""
-        return [file for job in self.jobs for file in (job.predictions if isinstance(job, Predict) else [job.summary])]
-
-    def command(self) -> list[str]:
-        """Returns the comparison."""
-        raw = self.dataset.raw
-        if predictions := [job for job in self.jobs if isinstance(job, Predict)]:
-            folders = dict.fromkeys(f"{job.trainings[0].trainer}={job.output}" for job in predictions)
-            arguments = ["--reference", str(raw / "labelsTs"), "-i", *folders]
-            arguments += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
-        else:
-            runs = dict.fromkeys(job.trainer for job in self.jobs if isinstance(job, Train))
-            arguments = ["-d", self.dataset.number, "-c", self.configuration, "-tr", *runs]
-            arguments += ["-f", *map(str, self.study.folds), *_unless_default("-p", self.plans, DEFAULT_PLANS)]
-        written = [word for file in self.files for word in (f"--{file.suffix[1:]}", str(file))]
-        return ["nnUNetv2_salstm", "compare", *arguments, *written]
+    cases: str
 
     def _differs(self, written: dict[str, Any]) -> str | None:
         command = written.get("inputs", {}).get("command")
-        return None if command == shlex.join(self.command()) else f"{self.files[0]} is of another comparison: {command}"
+        if command == shlex.join(self.words):
+            return None
+        return f"{self.outputs[0]} is of another comparison: {command}"
 
 
-@dataclass(frozen=True)
 class Report(Page):
     """Puts all comparisons of a study on one page."""
 
-    comparisons: tuple[Compare, ...]
-
-    @property
-    def inputs(self) -> list[Path]:
-        """The comparisons."""
-        return [comparison.files[0] for comparison in self.comparisons]
-
-    def command(self) -> list[str]:
-        """Returns the command of the report."""
-        # A job of Slurm starts in another folder.
-        return ["nnUNetv2_salstm", "study", str(self.study.file.resolve()), "--report"]
-
-    def missing(self) -> str | None:
-        """Returns whether a comparison is not there, or the report, or whether that is of other ones."""
-        return next(filter(None, (comparison.missing() for comparison in self.comparisons)), None) or super().missing()
-
     def _differs(self, written: dict[str, Any]) -> str | None:
         if written.get("study", {}).get("text") != self.study.file.read_text():
-            return f"{self.files[0]} is of another text of {self.study.file}"
-        return f"{self.files[0]} lacks {', '.join(written['missing'])}" if written["missing"] else None
+            return f"{self.outputs[0]} is of another text of {self.study.file}"
+        return f"{self.outputs[0]} lacks {', '.join(written['missing'])}" if written["missing"] else None
 
 
 def study_folder(name: str) -> Path:
@@ -408,10 +346,12 @@ def jobs_of(study: Study) -> list[Job]:
             jobs.append(preprocess)
             for configuration in study.configurations:
                 jobs += _jobs_of_models(study, dataset, plans, configuration, before)
-    if comparisons := tuple(job for job in jobs if isinstance(job, Compare)):
-        after = tuple(job.name for job in comparisons)
-        page = study_folder(study.name) / "report"
-        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, page, comparisons))
+    if comparisons := [job for job in jobs if isinstance(job, Compare)]:
+        # A job of Slurm starts in another folder.
+        words = ["nnUNetv2_salstm", "study", str(study.file.resolve()), "--report"]
+        inputs, after = [job.outputs[0] for job in comparisons], _names(comparisons)
+        outputs = _page(study, "report")
+        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, words, inputs, outputs))
     return jobs
 
 
@@ -421,33 +361,64 @@ def _jobs_of_models(
     """Returns trainings, predictions and comparisons on one data set with one configuration."""
     trainings: list[Train] = []
     predictions: list[Predict] = []
+    # What is compared: names of trainings, and folders with predictions.
+    runs, folders = [run for method in study.trainers for run in study.runs_of(method)], []
+    raw, folds = dataset.raw, ["-f", *map(str, study.folds)]
+    on_plans = _unless_default("-p", plans, DEFAULT_PLANS)
     parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
-    for run in [run for method in study.trainers for run in study.runs_of(method)]:
-        model = f"{dataset.name}__{model_name(run, plans, configuration)}"
-        folds = tuple(
-            Train(f"train__{model}__fold_{fold}", study, dataset, preprocess, run, plans, configuration, fold)
+    for run in runs:
+        model = model_name(run, plans, configuration)
+        own = [
+            Train(
+                f"train__{dataset.name}__{model}__fold_{fold}",
+                study,
+                dataset,
+                preprocess,
+                run,
+                plans,
+                configuration,
+                fold,
+            )
             for fold in study.folds
-        )
-        trainings += folds
-        after = tuple(job.name for job in folds)
-        predictions += [
-            Predict(
-                f"predict__{study.name}__{model}__part_{part}_of_{parts}", study, dataset, after, folds, part, parts
-            )
-            for part in range(parts)
         ]
+        trainings += own
+        output = study_folder(study.name) / "predictions" / dataset.name / model
+        folders.append(f"{run}={output}")
+        words = ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(output), "-d", dataset.number]
+        words += ["-c", configuration, *folds, "-tr", run, *on_plans, *_unless_default("-device", study.device, "cuda")]
+        for part in range(parts):
+            name = f"predict__{study.name}__{dataset.name}__{model}__part_{part}_of_{parts}"
+            piece = ["-num_parts", str(parts), "-part_id", str(part)] if parts > 1 else []
+            files = [output / f"{case}{dataset.ending}" for case in dataset.test_cases[part::parts]]
+            networks = [training.checkpoint for training in own]
+            predictions.append(Predict(name, study, dataset, _names(own), [*words, *piece], networks, files))
     jobs: list[Job] = [*trainings, *predictions]
-    if len(study.trainers) > 1:
-        compared: list[tuple[str, Sequence[Train] | Sequence[Predict]]] = [("", trainings)]
-        if predictions and (dataset.raw / "labelsTs").is_dir():
-            compared.append(("__test", predictions))
-        for what, of in compared:
-            name, after = f"{dataset.name}__{plans}__{configuration}{what}", tuple(job.name for job in of)
-            page = study_folder(study.name) / "comparisons" / name
-            jobs.append(
-                Compare(f"compare__{study.name}__{name}", study, dataset, after, page, plans, configuration, of)
-            )
+    if len(study.trainers) == 1:
+        return jobs
+
+    def compare(cases: str, of: Sequence[Job], words: list[str], inputs: list[Path]) -> Compare:
+        name = f"{dataset.name}__{plans}__{configuration}{'__test' if cases == 'test' else ''}"
+        outputs = _page(study, f"comparisons/{name}")
+        command = ["nnUNetv2_salstm", "compare", *words]
+        command += [word for file in outputs for word in (f"--{file.suffix[1:]}", str(file))]
+        about = (f"compare__{study.name}__{name}", study, dataset, _names(of), command, inputs, outputs)
+        return Compare(*about, plans, configuration, cases)
+
+    words = ["-d", dataset.number, "-c", configuration, "-tr", *runs, *folds, *on_plans]
+    jobs.append(compare("validation", trainings, words, [job.summary for job in trainings]))
+    if predictions and (raw / "labelsTs").is_dir():
+        words = ["--reference", str(raw / "labelsTs"), "-i", *folders]
+        words += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
+        jobs.append(compare("test", predictions, words, [file for job in predictions for file in job.outputs]))
     return jobs
+
+
+def _names(jobs: Sequence[Job]) -> tuple[str, ...]:
+    return tuple(job.name for job in jobs)
+
+
+def _page(study: Study, name: str) -> list[Path]:
+    return [study_folder(study.name) / f"{name}.{kind}" for kind in ("json", "html")]
 
 
 def unfinished(jobs: Sequence[Job]) -> dict[str, str]:
@@ -472,17 +443,6 @@ def unfinished(jobs: Sequence[Job]) -> dict[str, str]:
 def model_name(trainer: str, plans: str, configuration: str) -> str:
     """Returns how nnU-Net calls the folder of a model."""
     return f"{trainer}__{plans}__{configuration}"
-
-
-def _out_of_date(outputs: Sequence[Path], inputs: Sequence[Path]) -> str | None:
-    """Returns which output is older than an input, or which input is not there, None if neither."""
-    for file in inputs:
-        if not file.is_file():
-            return f"there is no {file}"
-        for output in outputs:
-            if output.stat().st_mtime < file.stat().st_mtime:
-                return f"{output} is older than {file}"
-    return None
 
 
 def _unless_default(option: str, value: str, default: str) -> list[str]:

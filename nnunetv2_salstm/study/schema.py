@@ -5,12 +5,47 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.trainer_names import TrainerName, epochs_of, name_of_run
 
 DEVICES = ("cuda", "cpu", "mps")
+
+
+class Rule(NamedTuple):
+    """What a value of the study file must be, itself or each in a list, and how errors say so."""
+
+    allows: Callable[[Any], bool]
+    text: str
+    is_list: bool = False
+
+
+def _at_least(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", value) is not None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_dataset(value: Any) -> bool:
+    return re.fullmatch(r"0*[1-9]\d*|Dataset\d{3}_[\w-]+", str(value)) is not None
+
+
+def _is_hours(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+_FROM_0 = Rule(_at_least(0), "a whole number of at least 0")
+_FROM_1 = Rule(_at_least(1), "a whole number of at least 1")
+_NAME = Rule(_is_name, "letters, digits, _ and -")
+_TEXT = Rule(_is_text, "a name")
+_FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
 
 
 @dataclass(frozen=True)
@@ -25,13 +60,13 @@ class Resources:
         partition, account, constraint: of Slurm, in place of those that hold for all jobs.
     """
 
-    gpus: int = 0
-    cpus: int = 8
-    memory_gb: int = 32
-    hours: float = 12
-    partition: str | None = None
-    account: str | None = None
-    constraint: str | None = None
+    gpus: Annotated[int, _FROM_0] = 0
+    cpus: Annotated[int, _FROM_1] = 8
+    memory_gb: Annotated[int, _FROM_1] = 32
+    hours: Annotated[float, Rule(_is_hours, "a positive number")] = 12
+    partition: Annotated[str | None, _TEXT] = None
+    account: Annotated[str | None, _TEXT] = None
+    constraint: Annotated[str | None, _TEXT] = None
 
 
 _ON_GPU = {
@@ -54,12 +89,14 @@ class Slurm:
         options: other options of sbatch, e.g. {"mail-type": "FAIL"}.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    parallel: int = 256
-    options: Mapping[str, Any] = field(default_factory=dict)
+    partition: Annotated[str | None, _TEXT] = None
+    account: Annotated[str | None, _TEXT] = None
+    qos: Annotated[str | None, _TEXT] = None
+    constraint: Annotated[str | None, _TEXT] = None
+    parallel: Annotated[int, _FROM_1] = 256
+    options: Annotated[
+        Mapping[str, Any], Rule(lambda value: isinstance(value, dict), "options of sbatch, such as mail-type: FAIL")
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,9 +110,10 @@ class Method:
             takes neither length nor seed.
     """
 
-    trainer: str
-    label: str | None = None
-    epochs: int | None = None
+    # Checked as a list of all.
+    trainer: Annotated[str, Rule(lambda value: True, "")]
+    label: Annotated[str | None, Rule(_is_text, "what readers call it")] = None
+    epochs: Annotated[int | None, _FROM_1] = None
 
     @property
     def is_ours(self) -> bool:
@@ -109,20 +147,22 @@ class Study:
     """
 
     file: Path
-    name: str
-    datasets: tuple[str, ...]
-    configurations: tuple[str, ...]
-    plans: tuple[str, ...] = ("nnUNetPlans",)
-    folds: tuple[int | str, ...] = (0, 1, 2, 3, 4)
+    name: Annotated[str, _NAME]
+    datasets: Annotated[tuple[str, ...], Rule(_is_dataset, "numbers or names of data sets", True)]
+    configurations: Annotated[tuple[str, ...], Rule(_is_name, "names such as 3d_fullres", True)]
+    plans: Annotated[tuple[str, ...], Rule(_is_name, "names of plans", True)] = ("nnUNetPlans",)
+    folds: Annotated[
+        tuple[int | str, ...], Rule(lambda value: value == "all" or _at_least(0)(value), "numbers, or all", True)
+    ] = (0, 1, 2, 3, 4)
     trainers: tuple[Method, ...]
-    seeds: tuple[int, ...] = ()
-    epochs: int | None = None
-    iterations: int | None = None
-    different_epochs: bool = False
-    test: bool = True
-    num_parts: int = 1
-    device: str = "cuda"
-    retries: int = 0
+    seeds: Annotated[tuple[int, ...], Rule(_at_least(0), "whole numbers of at least 0", True)] = ()
+    epochs: Annotated[int | None, _FROM_1] = None
+    iterations: Annotated[int | None, _FROM_1] = None
+    different_epochs: Annotated[bool, _FLAG] = False
+    test: Annotated[bool, _FLAG] = True
+    num_parts: Annotated[int, _FROM_1] = 1
+    device: Annotated[str, Rule(lambda value: value in DEVICES, ", ".join(DEVICES))] = "cuda"
+    retries: Annotated[int, _FROM_0] = 0
     resources: Mapping[str, Resources] = field(default_factory=dict)
     slurm: Slurm = field(default_factory=Slurm)
 
@@ -175,6 +215,11 @@ def read_study(file: Path) -> Study:
 _Part = TypeVar("_Part", Resources, Slurm, Method)
 
 
+def _rules(of: type) -> dict[str, Rule]:
+    hints = get_type_hints(of, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
 class _Reader:
     """Checks the values of a file; knows the lines of its keys."""
 
@@ -192,13 +237,12 @@ class _Reader:
         for key in needed:
             if key not in values:
                 raise self.fail(key, f"the key {key} is missing; a study needs {', '.join(needed)}")
-        read: dict[str, Any] = {k: self.list_of(value, k, *_LISTS[k]) for k, value in values.items() if k in _LISTS}
-        read |= {key: self.value(values, key) for key in values if key in _RULES}
+        rules = _rules(Study)
+        read = {key: self.value(value, rules[key], key) for key, value in values.items() if key in rules}
         read["datasets"] = tuple(map(str, read["datasets"]))
         read["trainers"] = self.trainers(values["trainers"])
         read["resources"] = self.resources(values.get("resources", {}), values.get("device", "cuda"))
-        if "slurm" in values:
-            read["slurm"] = self.part(values["slurm"], Slurm, "slurm")
+        read["slurm"] = self.part(values.get("slurm", {}), Slurm, "slurm")
         study = Study(file=self.file, **read)
         self.check_lengths(study)
         return study
@@ -206,32 +250,28 @@ class _Reader:
     def keys(self, values: Any, known: Iterable[str], where: str = "") -> None:
         if not isinstance(values, dict):
             raise self.fail(where, f"{where} must hold the keys {', '.join(known)}, got {values!r}")
-        for key in values:
-            if key not in known:
-                of = f" of {where}" if where else ""
-                raise self.fail(
-                    where or str(key), f"unknown key {key!r}{of}{nearest(str(key), known)}; it takes {', '.join(known)}"
-                )
+        if unknown := [str(key) for key in values if key not in known]:
+            of = f" of {where}" if where else ""
+            near = nearest(unknown[0], known)
+            raise self.fail(where or unknown[0], f"unknown key {unknown[0]!r}{of}{near}; it takes {', '.join(known)}")
 
-    def value(self, values: Mapping[str, Any], key: str, where: str = "") -> Any:
-        allowed, rule = _RULES[key]
-        if not allowed(values[key]):
-            raise self.fail(where or key, f"{f'{where}: ' if where else ''}{key} must be {rule}, got {values[key]!r}")
-        return values[key]
-
-    def list_of(self, value: Any, key: str, allowed: Callable[[Any], bool], rule: str) -> tuple[Any, ...]:
-        given = value if isinstance(value, list) else [value]
-        if not given or not all(map(allowed, given)):
-            raise self.fail(key, f"{key} must be a list of {rule}, got {value!r}")
-        names = [str(item) for item in given]
+    def value(self, value: Any, rule: Rule, key: str, where: str = "") -> Any:
+        items = value if rule.is_list and isinstance(value, list) else [value]
+        if not items or not all(map(rule.allows, items)):
+            must = f"{f'{where}: ' if where else ''}{key} must be {'a list of ' if rule.is_list else ''}{rule.text}"
+            raise self.fail(where or key, f"{must}, got {value!r}")
+        if not rule.is_list:
+            return value
+        names = [str(item) for item in items]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise self.fail(key, f"{key} names {', '.join(twice)} twice")
-        return tuple(given)
+        return tuple(items)
 
     def part(self, values: Any, of: type[_Part], where: str, **defaults: Any) -> _Part:
         """Returns a part of the study file, with values of its own in place of the defaults."""
-        self.keys(values, [f.name for f in fields(of)], where)
-        return of(**{**defaults, **{key: self.value(values, key, where) for key in values}})
+        rules = _rules(of)
+        self.keys(values, rules, where)
+        return of(**{**defaults, **{key: self.value(value, rules[key], key, where) for key, value in values.items()}})
 
     def trainers(self, value: Any) -> tuple[Method, ...]:
         items = value if isinstance(value, list) else [value]
@@ -239,9 +279,9 @@ class _Reader:
             self.part(item if isinstance(item, dict) else {"trainer": item}, Method, "trainers", trainer=None)
             for item in items
         )
-        self.list_of([method.trainer for method in methods], "trainers", _is_name, "names of trainers")
+        self.value([m.trainer for m in methods], Rule(_is_name, "names of trainers", True), "trainers")
         if labels := [method.label for method in methods if method.label]:
-            self.list_of(labels, "trainers", _is_text, "labels")
+            self.value(labels, Rule(_is_text, "labels", True), "trainers")
         return methods
 
     def resources(self, values: Any, device: str) -> dict[str, Resources]:
@@ -274,50 +314,3 @@ class _Reader:
                 f"the methods would train for different numbers of epochs ({said}); make them equal, or state "
                 "different_epochs: true",
             )
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", value) is not None
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_dataset(value: Any) -> bool:
-    return _at_least(1)(value) or (
-        isinstance(value, str) and re.fullmatch(r"\d+|Dataset\d{3}_[\w-]+", value) is not None
-    )
-
-
-def _is_hours(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _at_least(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-_Rule = tuple[Callable[[Any], bool], str]
-_FROM_0: _Rule = (_at_least(0), "a whole number of at least 0")
-_FROM_1: _Rule = (_at_least(1), "a whole number of at least 1")
-# Of keys of the study and of its parts, which mean the same wherever they stand.
-_RULES: dict[str, _Rule] = {
-    "name": (_is_name, "letters, digits, _ and -"),
-    "trainer": (lambda value: True, "checked as a list"),
-    "device": (lambda value: value in DEVICES, ", ".join(DEVICES)),
-    "hours": (_is_hours, "a positive number"),
-    "label": (_is_text, "what readers call it"),
-    "options": (lambda value: isinstance(value, dict), "options of sbatch, such as mail-type: FAIL"),
-    **dict.fromkeys(("different_epochs", "test"), (lambda value: isinstance(value, bool), "true or false")),
-    **dict.fromkeys(("retries", "gpus"), _FROM_0),
-    **dict.fromkeys(("epochs", "iterations", "num_parts", "cpus", "memory_gb", "parallel"), _FROM_1),
-    **dict.fromkeys(("partition", "account", "constraint", "qos"), (_is_text, "a name")),
-}
-_LISTS: dict[str, _Rule] = {
-    "datasets": (_is_dataset, "numbers or names of data sets"),
-    "configurations": (_is_name, "names such as 3d_fullres"),
-    "plans": (_is_name, "names of plans"),
-    "folds": (lambda value: value == "all" or _at_least(0)(value), "numbers, or all"),
-    "seeds": (_at_least(0), "whole numbers of at least 0"),
-}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from nnunetv2_salstm.study.jobs import Job, Train, unfinished
+from nnunetv2_salstm.study.locks import holder
 from nnunetv2_salstm.study.schema import KINDS, Study
 
 # In the order in which they are counted.
@@ -43,15 +44,15 @@ def status_of(study: Study, jobs: Sequence[Job], epoch_seconds: Mapping[str, Seq
     states: dict[str, str] = {}
     running, failed = [], {}
     for job in jobs:
-        who = job.record.holder() if job.name in left else None
+        who = holder(job.lock) if job.name in left else None
         state = states[job.name] = "running" if who else _state(job) if job.name in left else "finished"
         if state == "running":
             done = f", epoch {len(epoch_seconds[job.name])} of {epochs[job.trainer]}" if isinstance(job, Train) else ""
             running.append(f"{job.name}, {who}{done}")
         elif state in ("failed", "interrupted"):
-            status = job.record.status()
+            status = job.log.status()
             why = "interrupted" if status is None else f"ended with status {status}, and {left[job.name]}"
-            failed[f"{job.name}: {why}"] = [*job.record.said(LINES), f"({job.record.log})"]
+            failed[f"{job.name}: {why}"] = [*job.log.said(LINES), f"({job.log.file})"]
     of_kind = {kind: [states[job.name] for job in jobs if job.kind == kind] for kind in KINDS}
     counts = {kind: {state: found.count(state) for state in STATES} for kind, found in of_kind.items() if found}
     seconds = [
@@ -62,10 +63,10 @@ def status_of(study: Study, jobs: Sequence[Job], epoch_seconds: Mapping[str, Seq
 
 def _state(job: Job) -> str:
     """Returns the state of a job that is not finished and that nobody is at."""
-    if not job.record.was_cut_short():
+    if not job.log.was_cut_short():
         # It may have ended well long ago: predictions and reports are made again when what they are of is newer.
         return "missing"
-    return "interrupted" if job.record.status() is None else "failed"
+    return "interrupted" if job.log.status() is None else "failed"
 
 
 def _time_left(seconds: Sequence[float | None], running: int) -> str:
@@ -94,7 +95,7 @@ def _seconds_left(
     """Returns how long a job takes, from its own epochs or from finished jobs like it; None where there are none."""
     if not isinstance(job, Train):
         finished = (other for other in jobs if other.kind == job.kind and states[other.name] == "finished")
-        took = list(filter(None, (other.record.seconds() for other in finished)))
+        took = list(filter(None, (other.log.seconds() for other in finished)))
         return median(took) if took else None
     own = epoch_seconds[job.name]
     # Its own epochs before those of the same trainer, and these before those of others on the same data.

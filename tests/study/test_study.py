@@ -137,7 +137,7 @@ def test_several_gpus_parts_and_plans_become_options(folders, tmp_path):
         ["-num_parts", "2", "-part_id", "0"],
         ["-num_parts", "2", "-part_id", "1"],
     ]
-    assert [[file.name for file in job.predictions] for job in parts[:2]] == [
+    assert [[file.name for file in job.outputs] for job in parts[:2]] == [
         ["test_3.nii.gz", "test_9.nii.gz"],
         ["test_8.nii.gz"],
     ]
@@ -219,7 +219,7 @@ def test_a_report_is_made_again_when_a_training_is_newer_or_a_method_more(folder
         if isinstance(job, Train):
             finish_training(job)
             newest = job.summary
-    files = [Path(f"{comparison.report}.{kind}") for kind in ("json", "html")]
+    files = comparison.outputs
     files[0].parent.mkdir(parents=True)
     files[0].write_text(json.dumps({"inputs": {"command": shlex.join(comparison.command())}}))
     files[1].touch()
@@ -234,11 +234,11 @@ def test_predictions_are_made_again_when_a_network_is_newer(folders, tmp_path):
     jobs = read_jobs(written(tmp_path))
     training, prediction = jobs[1], next(job for job in jobs if job.kind == "predict")
     finish_training(training)
-    prediction.output.mkdir(parents=True)
-    for file in prediction.predictions:
+    prediction.outputs[0].parent.mkdir(parents=True)
+    for file in prediction.outputs:
         file.touch()
     assert prediction.missing() is None
-    os.utime(training.checkpoint, (0, prediction.predictions[0].stat().st_mtime + 10))
+    os.utime(training.checkpoint, (0, prediction.outputs[0].stat().st_mtime + 10))
     assert "checkpoint_final.pth" in prediction.missing()
 
 

@@ -52,8 +52,8 @@ def test_a_job_runs_its_command_once_and_writes_down_how_it_ended(toys, jobs, ca
     preprocess, training, *_ = jobs
     assert [run_job(job, wait=False) for job in (preprocess, training, training)] == [0, 0, 0]
     assert len(trained(toys, OFF)) == 1
-    assert training.record.status() == 0
-    assert training.record.holder() is None
+    assert training.log.status() == 0
+    assert holder(training.lock) is None
     assert states(toys, jobs) == {
         "preprocess": "1 finished", "train": "1 finished 1 missing", "compare": "1 missing", "report": "1 missing"
     }  # fmt: skip
@@ -75,7 +75,7 @@ def test_a_job_that_fails_says_why_and_keeps_what_is_there(toys, jobs, capfd):
     assert found.counts["train"] == {"finished": 0, "running": 0, "failed": 1, "interrupted": 0, "missing": 1}
     ((why, lines),) = found.failed.items()
     assert why.startswith(f"{training.name}: ended with status 3, and there is no ")
-    assert lines == ["no more memory", f"({training.record.log})"]
+    assert lines == ["no more memory", f"({training.log.file})"]
 
 
 def test_a_command_that_ends_well_without_its_outputs_is_a_failure(toys, jobs, capfd):
@@ -95,12 +95,12 @@ def test_a_command_that_is_not_there_is_said(toys, jobs, capfd, monkeypatch):
 
 def test_who_is_at_a_job_is_said_and_others_wait_or_fail(toys, jobs, capfd):
     training = jobs[1]
-    with training.record.held(wait=False):
-        assert "process" in training.record.holder()
+    with hold(training.lock):
+        assert "process" in holder(training.lock)
         assert states(toys, jobs)["train"] == "1 running 1 missing"
         assert run_job(training, wait=False) == 1
-        assert f"is already run by {training.record.holder()}" in capfd.readouterr().err
-    assert training.record.holder() is None
+        assert f"is already run by {holder(training.lock)}" in capfd.readouterr().err
+    assert holder(training.lock) is None
     assert toys.calls() == []
 
 
@@ -118,10 +118,10 @@ def start_and_wait_for_training(toys: Toys, jobs: list[Job]) -> "subprocess.Pope
 def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(toys, jobs):
     training = jobs[1]
     process = start_and_wait_for_training(toys, jobs)
-    assert status(toys, jobs).running == [f"{training.name}, {training.record.holder()}, epoch 1 of 3"]
+    assert status(toys, jobs).running == [f"{training.name}, {holder(training.lock)}, epoch 1 of 3"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
-    assert training.record.holder() is None
+    assert process.wait(20) == 130
+    assert holder(training.lock) is None
     assert states(toys, jobs)["train"] == "1 interrupted 1 missing"
     (toys.root / f"wait.{OFF}").unlink()
     assert run_job(training, wait=False) == 0
@@ -148,7 +148,7 @@ def test_predictions_that_were_cut_short_are_made_again(toys, tmp_path):
     prediction = next(job for job in jobs if job.kind == "predict")
     assert run_job(prediction, wait=False) == 0
     assert prediction.missing() is None
-    prediction.record.start("nnUNetv2_predict")
+    prediction.log.start("nnUNetv2_predict")
     assert "cut short" in prediction.missing()
 
 

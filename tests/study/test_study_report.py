@@ -17,7 +17,7 @@ from nnunetv2_salstm.evaluation.comparison import Comparison
 from nnunetv2_salstm.evaluation.metrics import Scores
 from nnunetv2_salstm.evaluation.results import Endpoint, Results, ScoredCase, results_table
 from nnunetv2_salstm.host.trainer_names import split_seed
-from nnunetv2_salstm.study.jobs import Compare, Report, Train, jobs_of
+from nnunetv2_salstm.study.jobs import Compare, Report, Train, jobs_of, unfinished
 from nnunetv2_salstm.study.schema import read_study
 
 OFF, SALSTM = "nnUNetTrainerSALSTMOff_3epochs", "nnUNetTrainerSALSTM_A_3epochs"
@@ -85,9 +85,9 @@ def write_comparison(job: Compare, dice: np.ndarray, versions: dict[str, str], c
     }
     results = Results(results_table(cases, {}, metrics), list(runs), LABELS, metrics)
     comparison = Comparison(job.name, inputs, runs, results, Endpoint(), confounders, {}, [], versions)
-    job.report.parent.mkdir(parents=True, exist_ok=True)
-    job.files[0].write_text(comparison.to_json())
-    job.files[1].write_text("the comparison's own page")
+    job.outputs[0].parent.mkdir(parents=True, exist_ok=True)
+    job.outputs[0].write_text(comparison.to_json())
+    job.outputs[1].write_text("the comparison's own page")
     return comparison
 
 
@@ -120,11 +120,11 @@ class MadeUp:
         """Runs the command; returns its status, what it printed, its error, and report.json's values."""
         status = cli.main(["study", str(self.file), "--report"])
         captured = capsys.readouterr()
-        file = self.of(Report)[0].files[0]
+        file = self.of(Report)[0].outputs[0]
         return status, captured.out, captured.err, json.loads(file.read_text()) if file.is_file() else None
 
     def page(self):
-        return self.of(Report)[0].files[1].read_text()
+        return self.of(Report)[0].outputs[1].read_text()
 
 
 @pytest.fixture
@@ -190,7 +190,8 @@ def test_hours_are_those_of_the_logs(made_up, capsys):
     for job in made_up.of(Train)[8:]:
         write_log(job, (1800.0, 900.0, 900.0) if job.trainer.startswith(OFF) else (2700.0, 900.0, 900.0))
     for job in made_up.of(Compare):
-        os.utime(f"{job.report}.json"), os.utime(f"{job.report}.html")
+        for file in job.outputs:
+            os.utime(file)
     _, printed, _, values = made_up.report(capsys)
     first, second = values["hours"]
     assert first == {
@@ -222,14 +223,14 @@ def test_hours_on_gpus_count_each_of_them(made_up, capsys):
 
 def test_what_is_there_is_reported_and_the_rest_named(made_up, capsys):
     first, second = made_up.of(Compare)
-    first.files[0].unlink()
+    first.outputs[0].unlink()
     status, printed, _, values = made_up.report(capsys)
     assert status == 0
     assert (list(values["places"]), list(values["missing"])) == ([DISCS], [SPHERES])
     assert f"{SPHERES}: there is no report at studies/made_up/comparisons/" in " ".join(printed.split())
     assert "Not complete: 1 of 2 comparisons are missing." in printed
     # One that is older than a training is as good as missing.
-    os.utime(second.inputs[0], (0, second.files[1].stat().st_mtime + 10))
+    os.utime(second.inputs[0], (0, second.outputs[1].stat().st_mtime + 10))
     status, _, error, _ = made_up.report(capsys)
     assert (status, error.count("\n")) == (1, 1)
     assert (
@@ -247,7 +248,7 @@ def test_what_is_there_is_reported_and_the_rest_named(made_up, capsys):
     ids=["other format", "other keys"],
 )
 def test_a_comparison_that_cannot_be_read_is_named(made_up, damage, message, capsys):
-    file = made_up.of(Compare)[1].files[0]
+    file = made_up.of(Compare)[1].outputs[0]
     file.write_text(damage(file.read_text()))
     status, _, error, values = made_up.report(capsys)
     assert (status, error.count("\n"), values) == (1, 1, None)
@@ -262,8 +263,8 @@ def test_the_report_is_the_last_job_and_made_again_when_anything_changes(made_up
     assert "there is no report at" in job.missing()
     made_up.report(capsys)
     assert job.missing() is None
-    output = job.files[0]
-    newer = job.comparisons[1].files[0]
+    output = job.outputs[0]
+    newer = job.inputs[1]
     os.utime(newer, (0, output.stat().st_mtime + 10))
     assert re.search(r"report\.(json|html) is older than", job.missing())
     os.utime(newer, (0, output.stat().st_mtime - 10))
@@ -274,7 +275,7 @@ def test_the_report_is_the_last_job_and_made_again_when_anything_changes(made_up
     made_up.file.write_text(text)
     # A training that is made again.
     made_up.of(Train)[0].summary.unlink()
-    assert "summary.json" in job.missing()
+    assert "is not finished" in unfinished(made_up.jobs)[job.name]
     finish_training(made_up.of(Train)[0])
     values = json.loads(output.read_text())
     output.write_text(json.dumps({**values, "missing": {DISCS: "gone"}}))
@@ -289,7 +290,7 @@ def test_a_study_of_one_trainer_compares_nothing(made_up, capsys):
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(made_up, capsys):
-    (made_up.of(Report)[0].report.parent / "report.html").mkdir()  # in its way
+    (made_up.of(Report)[0].outputs[0].parent / "report.html").mkdir()  # in its way
     status, printed, error, _ = made_up.report(capsys)
     assert (status, printed, error.count("\n")) == (1, "", 1)
     assert "report.html" in error
@@ -297,7 +298,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(made_up, capsys):
 
 def test_the_page_is_whole_and_the_same_for_the_same_files(made_up, capsys):
     made_up.report(capsys)
-    page, folder = made_up.page(), made_up.of(Report)[0].report.parent
+    page, folder = made_up.page(), made_up.of(Report)[0].outputs[0].parent
     links = re.findall(r'<a href="([^"]+)"', page)
     assert [(folder / link).read_text() for link in links] == ["the comparison's own page"] * 2
     assert escape(made_up.file.read_text()) in page
@@ -309,7 +310,7 @@ def test_the_page_is_whole_and_the_same_for_the_same_files(made_up, capsys):
 
 
 def test_infinite_distances_are_counted_and_never_best(made_up, capsys):
-    file = made_up.of(Compare)[0].files[0]
+    file = made_up.of(Compare)[0].outputs[0]
     values = json.loads(file.read_text())
     columns = values["scores"]["columns"]
     row = next(r for r in values["scores"]["rows"] if r[columns.index("method")] == SALSTM)
