@@ -359,57 +359,59 @@ def _jobs_of_models(
     study: Study, dataset: Dataset, plans: str, configuration: str, preprocess: tuple[str, ...]
 ) -> list[Job]:
     """Returns trainings, predictions and comparisons on one data set with one configuration."""
+    data = (plans, configuration)
     trainings: list[Train] = []
     predictions: list[Predict] = []
-    # What is compared: names of trainings, and folders with predictions.
-    runs, folders = [run for method in study.trainers for run in study.runs_of(method)], []
-    raw, folds = dataset.raw, ["-f", *map(str, study.folds)]
-    on_plans = _unless_default("-p", plans, DEFAULT_PLANS)
-    parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
-    for run in runs:
-        model = model_name(run, plans, configuration)
-        own = [
-            Train(
-                f"train__{dataset.name}__{model}__fold_{fold}",
-                study,
-                dataset,
-                preprocess,
-                run,
-                plans,
-                configuration,
-                fold,
-            )
-            for fold in study.folds
-        ]
-        trainings += own
+    # Folders with predictions, as compare takes them.
+    folders = []
+    for run in (run for method in study.trainers for run in study.runs_of(method)):
+        model = model_name(run, *data)
+        name = f"train__{dataset.name}__{model}__fold_"
+        own = [Train(f"{name}{fold}", study, dataset, preprocess, run, *data, fold) for fold in study.folds]
         output = study_folder(study.name) / "predictions" / dataset.name / model
+        trainings += own
+        predictions += _predictions(own, output)
         folders.append(f"{run}={output}")
-        words = ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(output), "-d", dataset.number]
-        words += ["-c", configuration, *folds, "-tr", run, *on_plans, *_unless_default("-device", study.device, "cuda")]
-        for part in range(parts):
-            name = f"predict__{study.name}__{dataset.name}__{model}__part_{part}_of_{parts}"
-            piece = ["-num_parts", str(parts), "-part_id", str(part)] if parts > 1 else []
-            files = [output / f"{case}{dataset.ending}" for case in dataset.test_cases[part::parts]]
-            networks = [training.checkpoint for training in own]
-            predictions.append(Predict(name, study, dataset, _names(own), [*words, *piece], networks, files))
     jobs: list[Job] = [*trainings, *predictions]
     if len(study.trainers) == 1:
         return jobs
 
     def compare(cases: str, of: Sequence[Job], words: list[str], inputs: list[Path]) -> Compare:
-        name = f"{dataset.name}__{plans}__{configuration}{'__test' if cases == 'test' else ''}"
+        name = "__".join([dataset.name, *data, *(["test"] if cases == "test" else [])])
         outputs = _page(study, f"comparisons/{name}")
-        command = ["nnUNetv2_salstm", "compare", *words]
-        command += [word for file in outputs for word in (f"--{file.suffix[1:]}", str(file))]
-        about = (f"compare__{study.name}__{name}", study, dataset, _names(of), command, inputs, outputs)
-        return Compare(*about, plans, configuration, cases)
+        written = [word for file in outputs for word in (f"--{file.suffix[1:]}", str(file))]
+        words = ["nnUNetv2_salstm", "compare", *words, *written]
+        after = _names(of)
+        return Compare(f"compare__{study.name}__{name}", study, dataset, after, words, inputs, outputs, *data, cases)
 
-    words = ["-d", dataset.number, "-c", configuration, "-tr", *runs, *folds, *on_plans]
+    words = ["-d", dataset.number, "-c", configuration, "-tr", *dict.fromkeys(job.trainer for job in trainings)]
+    words += ["-f", *map(str, study.folds), *_unless_default("-p", plans, DEFAULT_PLANS)]
     jobs.append(compare("validation", trainings, words, [job.summary for job in trainings]))
+    raw = dataset.raw
     if predictions and (raw / "labelsTs").is_dir():
         words = ["--reference", str(raw / "labelsTs"), "-i", *folders]
         words += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
         jobs.append(compare("test", predictions, words, [file for job in predictions for file in job.outputs]))
+    return jobs
+
+
+def _predictions(trainings: Sequence[Train], output: Path) -> list[Predict]:
+    """Returns the jobs that predict the test cases with the folds of a model: one for each part."""
+    first = trainings[0]
+    study, dataset = first.study, first.dataset
+    words = [
+        "nnUNetv2_predict", "-i", str(dataset.raw / "imagesTs"), "-o", str(output), "-d", dataset.number, "-c",
+        first.configuration, "-f", *map(str, study.folds), "-tr", first.trainer,
+        *_unless_default("-p", first.plans, DEFAULT_PLANS), *_unless_default("-device", study.device, "cuda"),
+    ]  # fmt: skip
+    networks = [training.checkpoint for training in trainings]
+    jobs = []
+    parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
+    for part in range(parts):
+        name = f"predict__{study.name}__{dataset.name}__{output.name}__part_{part}_of_{parts}"
+        which = ["-num_parts", str(parts), "-part_id", str(part)] if parts > 1 else []
+        files = [output / f"{case}{dataset.ending}" for case in dataset.test_cases[part::parts]]
+        jobs.append(Predict(name, study, dataset, _names(trainings), [*words, *which], networks, files))
     return jobs
 
 
