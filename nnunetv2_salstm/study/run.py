@@ -13,7 +13,7 @@ from pathlib import Path
 from nnunetv2_salstm.host.commands import run_process
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.jobs import Job, jobs_of
-from nnunetv2_salstm.study.locks import Held, hold, hold_gpus
+from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
 from nnunetv2_salstm.study.schema import read_study
 
 # Lines of the log that are printed when a job fails.
@@ -29,6 +29,8 @@ def run_job(job: Job, wait: bool) -> int:
             GPU would wait, too.
     """
     try:
+        if wait and (who := holder(job.lock)):
+            print(f"{job.name} waits for {who}\n", end="", flush=True)
         with hold(job.lock, wait) as lock:
             return _run(job, lock)
     except Held as error:

@@ -244,6 +244,8 @@ class _Reader:
         read["resources"] = self.resources(values.get("resources", {}), values.get("device", "cuda"))
         read["slurm"] = self.part(values.get("slurm", {}), Slurm, "slurm")
         study = Study(file=self.file, **read)
+        runs = [run for method in study.trainers for run in study.runs_of(method)]
+        self.value(runs, Rule(_is_name, "names of trainers", True), "trainers")
         self.check_lengths(study)
         return study
 

@@ -278,6 +278,10 @@ def test_status_says_how_long_the_rest_takes(folders, tmp_path):
         ({"trainers": [{"trainer": "nnUNetTrainer", "epoch": 5}]}, r"unknown key 'epoch'.*did you mean epochs\?"),
         ({"trainers": [{"label": "mine"}]}, r"trainers must be a list of names of trainers, got \[None\]"),
         ({"trainers": [{"trainer": "A", "label": "x"}, {"trainer": "B", "label": "x"}]}, "trainers names x twice"),
+        (
+            {"trainers": ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_A_2epochs"]},
+            "line 5: trainers names nnUNetTrainerSALSTM_A_2epochs_seed0 twice",
+        ),
         ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
         ({"resources": {"compare": {"partition": 7}}}, "resources: compare: partition must be a name, got 7"),
         ({"test": "yes, please"}, "test must be true or false"),

@@ -92,7 +92,8 @@ def test_two_studies_that_share_a_training_train_it_once(toys):
     second = subprocess.Popen(
         words, env=toys.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    wait_until((toys.results / "studies" / "other" / "launch.lock").is_file)
+    # Of the second study; who it is that trains is said.
+    assert any(re.search(rf"train__\S*{A}\S* waits for \w+ on \S+, process", line) for line in second.stdout)
     (toys.root / f"wait.{A}").unlink()
     process.communicate(timeout=120)
     printed = second.communicate(timeout=120)[0]
