@@ -275,14 +275,37 @@ class _WithSALSTM:
 class SALSTMPlainConvUNet(_WithSALSTM, PlainConvUNet):
     """nnU-Net's PlainConvUNet with SA-LSTM blocks at its bottleneck and skips.
 
-    Takes the stock constructor's arguments plus `salstm`, a `SALSTMConfig` or its JSON form. Equal to the stock network
-    until the blocks are trained, where their initial_gain is 0. With sequence "frames" input_channels counts those of
-    current, previous and next frame; it then equals the stock network on the current one.
+    Equal to the stock network until the blocks are trained, where their initial_gain is 0.
+
+    Args:
+        input_channels: of the images. With sequence "frames" they are those of current, previous and next frame, and
+            the network equals the stock one on the current frame.
+        args: the other positional arguments of the stock constructor: n_stages, features_per_stage, conv_op,
+            kernel_sizes, strides, n_conv_per_stage, num_classes, n_conv_per_stage_decoder.
+        salstm: the modules, a `SALSTMConfig` or its JSON form; None for the default.
+        kwargs: keywords of the stock constructor: conv_bias, norm_op, norm_op_kwargs, dropout_op, dropout_op_kwargs,
+            nonlin, nonlin_kwargs, deep_supervision, nonlin_first.
 
     Raises:
         ValueError: if the configuration is wrong or does not fit the network.
+
+    Examples:
+        >>> norm = {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"affine": True}, "nonlin": nn.LeakyReLU}
+        >>> network = SALSTMPlainConvUNet(1, 3, (8, 16, 32), nn.Conv3d, 3, (1, 2, 2), 2, 4, 2, **norm)
+        >>> tuple(network(torch.zeros(1, 1, 8, 16, 16)).shape)
+        (1, 4, 8, 16, 16)
     """
 
 
 class SALSTMResidualEncoderUNet(_WithSALSTM, ResidualEncoderUNet):
-    """nnU-Net's ResidualEncoderUNet with SA-LSTM blocks; otherwise as `SALSTMPlainConvUNet`."""
+    """nnU-Net's ResidualEncoderUNet with SA-LSTM blocks; otherwise as `SALSTMPlainConvUNet`.
+
+    Args:
+        input_channels: as there.
+        args: as there, with n_blocks_per_stage in place of n_conv_per_stage.
+        salstm: as there.
+        kwargs: as there, and block, bottleneck_channels, stem_channels in place of nonlin_first.
+
+    Raises:
+        ValueError: if the configuration is wrong or does not fit the network.
+    """

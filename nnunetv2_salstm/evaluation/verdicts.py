@@ -164,7 +164,7 @@ def compare_methods(
 ) -> Verdicts:
     """Compares methods with a baseline: these trained networks (over cases), and the methods (over trainings).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> draw = np.random.default_rng(0)
         >>> cases = draw.normal(0.85, 0.05, 60)

@@ -113,7 +113,7 @@ class GatedStateAttention(StateAttention):
     each pixel. Ours starts them near the constant 1, so that B starts as A: with the authors' default start the
     attention is uniform and all channels of Y are equal.
 
-    Args: as `StateAttention`; hidden_channels sizes the three linear maps.
+    Arguments and errors are those of `StateAttention`; hidden_channels sizes the three linear maps.
     """
 
     def __init__(

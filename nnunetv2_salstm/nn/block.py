@@ -39,7 +39,7 @@ class SALSTMBlock(nn.Module):
         ValueError: if the layer is another one or does not return `channels` channels, a stride is below 1 or a single
             number, or initial_gain negative.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from nnunetv2_salstm.nn import SALSTM
         >>> layer = SliceSALSTM(SALSTM(in_channels=8, hidden_channels=8, out_channels=32, kernel_size=3))

@@ -25,7 +25,7 @@ class ConvControl(nn.Module):
         reach: slices seen on either side (steps - 1 of the SALSTM), only for spatial_dims 3.
         spatial_dims: axes of the input; with 3 the first one counts slices.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tuple(ConvControl(8, 8, 32, spatial_dims=3)(torch.zeros(1, 8, 4, 6, 6)).shape)
         (1, 32, 4, 6, 6)

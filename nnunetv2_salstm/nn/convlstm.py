@@ -12,7 +12,16 @@ _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.
 
 
 class ConvLSTMState(NamedTuple):
-    """States and gates after one step, each `(B, hidden, *S)` in float32 or wider."""
+    """States and gates after one step, each (B, hidden, *S) in float32 or wider.
+
+    Attributes:
+        h: hidden state, the output of the cell.
+        c: cell state.
+        i: input gate.
+        f: forget gate.
+        o: output gate.
+        g: candidate.
+    """
 
     h: Tensor
     c: Tensor
@@ -65,7 +74,7 @@ class ConvLSTMCell(nn.Module):
     Raises:
         ValueError: for channels below 1, an even kernel, or other spatial_dims.
 
-    Example:
+    Examples:
         >>> cell = ConvLSTMCell(3, 8, kernel_size=3)
         >>> state = cell(torch.zeros(1, 3, 5, 7))
         >>> state = cell(torch.zeros(1, 3, 5, 7), state)

@@ -18,9 +18,9 @@ class FrameBlock(SALSTMBlock):
     first the B current ones, then their previous, then their next ones. The layer is one for volumes; the frames are
     its slices.
 
-    Args: as `SALSTMBlock`; the layer takes (B, in_channels, D, *S).
+    Arguments and errors are those of `SALSTMBlock`; the layer takes (B, in_channels, D, *S).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from nnunetv2_salstm.nn import SALSTM, SliceSALSTM
         >>> layer = SliceSALSTM(SALSTM(in_channels=8, hidden_channels=8, out_channels=32, kernel_size=3))

@@ -75,7 +75,7 @@ class SALSTM(nn.Module):
         ValueError: for an unknown module, an attention_size with a module that is not given by name, sizes below 1,
             or an even kernel.
 
-    Example:
+    Examples:
         >>> layer = SALSTM(in_channels=4, hidden_channels=8, out_channels=3, kernel_size=3, module="B")
         >>> previous, current, following = torch.zeros(3, 1, 4, 12, 10)
         >>> tuple(layer(previous, current, following).shape)

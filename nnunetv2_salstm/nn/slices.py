@@ -37,7 +37,7 @@ class SliceSALSTM(nn.Module):
     Raises:
         ValueError: for steps below 2, an unknown boundary or sequence.
 
-    Example:
+    Examples:
         >>> layer = SALSTM(in_channels=4, hidden_channels=8, out_channels=3, kernel_size=3)
         >>> tuple(SliceSALSTM(layer)(torch.zeros(1, 4, 6, 12, 10)).shape)
         (1, 3, 6, 12, 10)

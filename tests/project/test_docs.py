@@ -83,7 +83,11 @@ def test_the_examples_of_the_reference_write_plans(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "module", [name for _, name, _ in pkgutil.iter_modules(nnunetv2_salstm.nn.__path__, "nnunetv2_salstm.nn.")]
+    "module",
+    [
+        "nnunetv2_salstm.networks",
+        *(name for _, name, _ in pkgutil.iter_modules(nnunetv2_salstm.nn.__path__, "nnunetv2_salstm.nn.")),
+    ],
 )
 def test_examples_in_docstrings(module):
     imported = importlib.import_module(module)
