@@ -85,7 +85,9 @@ def test_examples_are_code_and_signatures_are_whole(site):
 
 def test_internals_are_not_in_the_python_api(site):
     for page in (site / "reference" / "api").glob("*.html"):
-        assert not re.search(r'<h\d id="[\w.]*\.(_\w+|reset_parameters|contribution|check)"', page.read_text()), page.name
+        assert not re.search(r'<h\d id="[\w.]*\.(_\w+|reset_parameters|contribution|check)"', page.read_text()), (
+            page.name
+        )
 
 
 @pytest.mark.nightly
