@@ -6,6 +6,7 @@ of nnU-Net write what nnU-Net leaves behind, and nothing else. Each call is writ
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -151,6 +152,8 @@ class Toys:
         return subprocess.Popen(
             [self.python, "-c", program, "study", self.file, *map(str, words)],
             env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # Where tests run in the background of a shell, it is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def run(self, *words: object) -> tuple[int, str]:

@@ -118,7 +118,10 @@ class TestReport:
         path = {"PYTHONPATH": os.pathsep.join(OURS)}
         code = "import sys; from nnunetv2_salstm.cli import main; sys.exit(main(['doctor', '--json']))"
         environment = clean_variables() | path | nnunet_variables(tmp_path)
-        result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        # Elsewhere, as -c would import a checkout in place of what is installed.
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
         report = json.loads(result.stdout)
         assert report["todo"] == []
         assert (result.returncode, result.stderr) == (0, "")

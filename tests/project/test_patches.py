@@ -150,8 +150,60 @@ print(type(predictor.network).__name__, nnunetv2.__file__)
 """
 
 
+LOAD = """
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+class Trainer(nnUNetTrainer):
+    def __init__(self):
+        self.was_initialized, self.is_ddp, self.grad_scaler = True, False, None
+        self.network = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 1.0)
+        self.logger = type("Logger", (), {"load_checkpoint": lambda self, logging: None})()
+trainer, other = Trainer(), Trainer()
+names = ["init_args", "logging", "_best_ema", "inference_allowed_mirroring_axes"]
+checkpoint = {**dict.fromkeys(names), "current_epoch": 7, "network_weights": other.network.state_dict()}
+trainer.load_checkpoint({**checkpoint, "optimizer_state": other.optimizer.state_dict()})
+print(trainer.current_epoch, torch.equal(trainer.network.weight, other.network.weight))
+"""
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("path", PATCHES[2:], ids=[applied_to(path) for path in PATCHES[2:]])
+@pytest.mark.skipif(version("nnunetv2") != "2.8.1", reason="the fault is nnU-Net 2.8.1's")
+@pytest.mark.parametrize("path", PATCHES[4:5], ids=["0005"])
+def test_a_checkpoint_that_was_read_is_loaded(path, site_packages):
+    assert "UnboundLocalError" in python(site_packages, LOAD).stderr
+    assert shell(APPLY[0], path, site_packages).returncode == 0
+    result = python(site_packages, LOAD)
+    assert result.stdout.split() == ["7", "True"], result.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(version("nnunetv2") != "2.8.1", reason="the proposal is for nnU-Net 2.8.1")
+@pytest.mark.parametrize("path", PATCHES[5:6], ids=["0006"])
+def test_trainers_are_found_by_entry_points(path, site_packages):
+    code = "import sys\nfrom nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+    code += "print(find(sys.argv[1]).__module__)"
+    described = site_packages / "theirs-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[nnunetv2.trainers]\ntheirs = theirs:find\n")
+    (site_packages / "theirs.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class TheirTrainer(nnUNetTrainer): pass\n"
+        "def find(name): return TheirTrainer if name == 'TheirTrainer' else None\n"
+    )
+    alone = {"NNUNETV2_SALSTM_NO_AUTOLOAD": "1"}
+    assert "Could not find requested nnunet trainer" in python(site_packages, code, "TheirTrainer", **alone).stderr
+    assert shell(APPLY[0], path, site_packages).returncode == 0
+    result = python(site_packages, code, "TheirTrainer", **alone)
+    assert result.stdout.splitlines() == ["Using trainer 'TheirTrainer' from: theirs:find", "theirs"], result.stderr
+    stock = python(site_packages, code, "nnUNetTrainer", **alone)
+    assert stock.stdout.split() == ["nnunetv2.training.nnUNetTrainer.nnUNetTrainer"]
+    assert "Could not find" in python(site_packages, code, "nnUNetTrainerNobodys", **alone).stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", PATCHES[2:4], ids=[applied_to(path) for path in PATCHES[2:4]])
 def test_older_releases_learn_to_find_our_trainers(path, site_packages, tmp_path):
     folder = tmp_path / "preprocessed" / "Dataset998_Tiny"
     folder.mkdir(parents=True)
