@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: for a folder that is no trained model, a comparison that is not about it, or a file that is there
             or cannot be written.
     """
+    from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint, trained_as
     from nnunetv2_salstm.reporting.card import Card, to_card
 
     folder, output = arguments.model, arguments.output
@@ -50,21 +51,25 @@ def run(arguments: argparse.Namespace) -> None:
         raise SalstmError(f"-o {output} is there already; choose another file, or add --overwrite")
     require_writable([output])
     plans = read_json(folder / "plans.json", "plans of a trained model")
+    if absent := [key for key in ("dataset_name", "plans_name", "configurations") if key not in plans]:
+        raise SalstmError(f"{folder / 'plans.json'} is no plans file of nnU-Net: it lacks {', '.join(absent)}")
     dataset = read_dataset_json(folder / "dataset.json", ("labels", "channel_names", "file_ending"))
     trainings = _trainings(folder)
-    checkpoint = _checkpoint(next(iter(trainings.values())))
+    file = next(iter(trainings.values())).folder / FINAL
+    checkpoint = read_checkpoint(file)
+    trainer, configuration = trained_as(file, checkpoint)
     card = Card(
         dataset=str(plans["dataset_name"]),
         dataset_json=dataset,
-        trainer=checkpoint["trainer_name"],
+        trainer=trainer,
         plans_name=str(plans["plans_name"]),
-        configuration=checkpoint["init_args"]["configuration"],
-        plan=_plan(plans, checkpoint["init_args"]["configuration"]),
-        parameters=_parameters(checkpoint),
+        configuration=configuration,
+        plan=_plan(folder, plans, configuration),
+        parameters=count_parameters(checkpoint["network_weights"]),
         folds=list(map(str, trainings)),
         scores=_scores(trainings, dataset),
         trainings=_table(folder, trainings),
-        comparison=[] if arguments.compare is None else _comparison(arguments.compare, checkpoint["trainer_name"]),
+        comparison=[] if arguments.compare is None else _comparison(arguments.compare, trainer),
         license=arguments.license,
     )
     text = to_card(card)
@@ -86,26 +91,17 @@ def _trainings(folder: Path) -> "dict[int | str, Training]":
     return {name: Training(folder / f"fold_{name}") for name in names}
 
 
-def _checkpoint(training: "Training") -> dict[str, Any]:
-    from nnunetv2_salstm.host.checkpoints import read_checkpoint
-
-    checkpoint = read_checkpoint(training.folder / FINAL)
-    if absent := [name for name in ("trainer_name", "init_args") if name not in checkpoint]:
-        raise SalstmError(f"{training.folder / FINAL} is not a checkpoint of nnU-Net: it has no {absent[0]}")
-    return checkpoint
-
-
-def _parameters(checkpoint: dict[str, Any]) -> int:
-    from nnunetv2_salstm.host.checkpoints import count_parameters
-
-    return count_parameters(checkpoint["network_weights"])
-
-
-def _plan(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+def _plan(folder: Path, plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     """Returns a configuration of plans, with what it inherits."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    return dict(PlansManager(plans).get_configuration(configuration).configuration)
+    manager = PlansManager(plans)
+    if configuration not in manager.available_configurations:
+        raise SalstmError(
+            f"{folder / 'plans.json'} must have the configuration of {FINAL}, {configuration}; it has "
+            f"{', '.join(manager.available_configurations)}. Take the plans.json that was written with it"
+        )
+    return dict(manager.get_configuration(configuration).configuration)
 
 
 def _scores(trainings: "dict[int | str, Training]", dataset: dict[str, Any]) -> "pandas.DataFrame":
@@ -117,15 +113,25 @@ def _scores(trainings: "dict[int | str, Training]", dataset: dict[str, Any]) -> 
 
     rows: list[dict[str, Any]] = []
     labels = Labels.of_dataset(dataset).values
-    # As nnU-Net writes them: a number, or the numbers of a region.
-    keys = {name: str(values[0]) if len(values) == 1 else str(values) for name, values in labels.items()}
     for training in trainings.values():
         file = training.validation / "summary.json"
-        if file.is_file():
+        if not file.is_file():
+            continue
+        try:
             for case in read_json(file, "scores")["metric_per_case"]:
-                rows.append({name: case["metrics"][key]["Dice"] for name, key in keys.items()})
-    values = pandas.DataFrame(rows, columns=list(keys), dtype=float)
-    if len(keys) > 1:
+                found_by = case["metrics"]
+                # As nnU-Net writes them: a number, or the numbers of a region.
+                rows.append({
+                    name: found_by[str(region) if str(region) in found_by else str(region[0])]["Dice"]
+                    for name, region in labels.items()
+                })  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise SalstmError(
+                f"{file} does not have the scores of the labels in dataset.json: it lacks {error}; validate again with "
+                "nnUNetv2_train ... --val"
+            ) from None
+    values = pandas.DataFrame(rows, columns=list(labels), dtype=float)
+    if len(labels) > 1:
         values.insert(0, "mean", values.mean(axis=1))
     found = []
     for label, column in values.items():

@@ -15,7 +15,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,6 +246,8 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), reader, any(m in SURFACE for m in metrics))
     found, unlike = find_predictions(task.runs, task.references, ending, arguments.common_only)
     names = list(dict.fromkeys(case.name for case in found))
+    if arguments.identity_test:
+        _tested(task, found)
     groups = {} if arguments.groups is None else read_case_table(arguments.groups, "--groups", "group", names)
     subgroups = _subgroups(arguments.subgroups, names)
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
@@ -309,8 +311,37 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     return comparison, methods, examples
 
 
+def _tested(task: _Task, found: "Iterable[Case]") -> "dict[tuple[str, Path], list[Case]]":
+    """Returns the cases of each training that has blocks to be switched off, by its run's name and its folder.
+
+    Raises:
+        SalstmError: if there is no such training, or a case has no image.
+    """
+    from nnunetv2_salstm.plans import salstm_of
+
+    folders = {
+        (run.name, fold): training.folder
+        for run in task.runs
+        if salstm_of(run.plans, str(task.configuration)) is not None
+        for fold, training in run.folds.items()
+    }
+    if not folders:
+        raise SalstmError("--identity-test: none of the trainers has SA-LSTM blocks that could be switched off")
+    tested: dict[tuple[str, Path], list[Case]] = {}
+    for case in found:
+        if case.fold is not None and (case.run, case.fold) in folders:
+            tested.setdefault((case.run, folders[case.run, case.fold]), []).append(case)
+    names = dict.fromkeys(case.name for cases in tested.values() for case in cases)
+    if absent := [name for name in names if name not in task.images]:
+        raise SalstmError(
+            "--identity-test predicts the validation cases, whose images must be in nnUNet_raw; "
+            f"{len(absent)} are not, the first: {absent[0]}"
+        )
+    return tested
+
+
 def _identity_tests(
-    device: str, task: _Task, methods: "Mapping[str, Sequence[Run]]", found: "Sequence[Case]"
+    device: str, task: _Task, methods: "Mapping[str, Sequence[Run]]", found: "Iterable[Case]"
 ) -> "dict[str, list[dict[str, Any]]]":
     """Returns what each method with blocks loses without them on its validation cases, see `identity_test.losses`."""
     import pandas
@@ -319,25 +350,15 @@ def _identity_tests(
     from nnunetv2_salstm.host import cases as host_cases
     from nnunetv2_salstm.host.models import Model
 
+    method_of = {run.name: method for method, runs in methods.items() for run in runs}
     tables: dict[str, list[pandas.DataFrame]] = {}
-    for method, runs in methods.items():
-        for run in runs:
-            for fold, training in run.folds.items():
-                model = Model.read(training.folder.parent, str(fold), "checkpoint_final.pth")
-                if not model.salstm:
-                    continue
-                print(f"{run.name}, fold {fold}: predicted with and without its blocks", flush=True)
-                files = {case.name: case.reference for case in found if (case.run, case.fold) == (run.name, fold)}
-                if absent := [name for name in files if name not in task.images]:
-                    raise SalstmError(
-                        f"--identity-test predicts the validation cases, whose images must be in nnUNet_raw; "
-                        f"{len(absent)} are not, the first: {absent[0]}"
-                    )
-                cases = [host_cases.Case(name, task.images[name]) for name in files]
-                tested = identity_test(model, cases, files, device, stages=False, show_progress=sys.stderr.isatty())
-                tables.setdefault(method, []).append(tested)
-    if not tables:
-        raise SalstmError("--identity-test: none of the trainers has SA-LSTM blocks that could be switched off")
+    for (run, folder), files in _tested(task, found).items():
+        print(f"{run}, {folder.name}: predicted with and without its blocks", flush=True)
+        model = Model.read(folder.parent, folder.name.removeprefix("fold_"), "checkpoint_final.pth")
+        cases = [host_cases.Case(case.name, task.images[case.name]) for case in files]
+        references = {case.name: case.reference for case in files}
+        tested = identity_test(model, cases, references, device, stages=False, show_progress=sys.stderr.isatty())
+        tables.setdefault(method_of[run], []).append(tested)
     return {method: losses(pandas.concat(tested)).to_dict("records") for method, tested in tables.items()}
 
 

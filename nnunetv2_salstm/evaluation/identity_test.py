@@ -38,10 +38,10 @@ def identity_test(
     """Returns the Dice of a model with its blocks, without all of them, and without those of one stage.
 
     Predicts as nnU-Net does, without mirroring. Rows have the columns case, off (`NOTHING`, `ALL` or a stage), label
-    and dice, which is missing where prediction and reference are both empty. None for a model without blocks.
+    and dice, which is missing where prediction and reference are both empty.
 
     Args:
-        model: trained.
+        model: trained, with blocks.
         cases: to predict.
         references: the segmentation of each case, by its name.
         device: to predict on.
@@ -51,7 +51,7 @@ def identity_test(
     Raises:
         SalstmError: if a file cannot be read.
     """
-    blocks = dict(model.network.salstm) if model.salstm else {}
+    blocks = dict(model.network.salstm)
     off = {NOTHING: [], ALL: list(blocks.values())} | {k: [block] for k, block in blocks.items() if stages}
     reader = model.plans.image_reader_writer_class.__name__
     scoring = Scoring(Labels.of_dataset(model.dataset_json), {}, reader, surface=False)
@@ -59,9 +59,9 @@ def identity_test(
     rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=len(cases) * len(off) if blocks else 0, desc="blocks off", disable=not show_progress) as bar,
+        tqdm(total=len(cases) * len(off), desc="blocks off", disable=not show_progress) as bar,
     ):
-        for case in cases if blocks else ():
+        for case in cases:
             data, properties = preprocess(model, case)
             file = Path(folder) / f"{case.name}{model.file_ending}"
             for name, of_stages in off.items():

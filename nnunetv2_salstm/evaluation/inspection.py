@@ -150,10 +150,9 @@ def inspection_json(
 
 def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
     """Returns the rows as JSON values; what is missing is null."""
-    return [
-        {str(name): None if pandas.isna(value) else value for name, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
+    whole = frame.astype(object)
+    rows: list[dict[str, Any]] = whole.where(whole.notna(), None).to_dict("records")
+    return rows
 
 
 def percent(share: float) -> str:

@@ -68,6 +68,18 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def trained_as(file: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the names of the trainer and the configuration that a checkpoint is of.
+
+    Raises:
+        CheckpointError: if it does not say them.
+    """
+    try:
+        return checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
+    except KeyError as error:
+        raise CheckpointError(f"{file} is not a checkpoint of nnU-Net: it has no {error}") from None
+
+
 def write_failed(error: Exception) -> bool:
     """Returns whether an error is that a file could not be written, which torch's writer says with a RuntimeError.
 

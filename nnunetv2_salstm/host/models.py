@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_salstm.host.checkpoints import CheckpointError, read_checkpoint
+from nnunetv2_salstm.host.checkpoints import CheckpointError, read_checkpoint, trained_as
 from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
@@ -64,13 +64,9 @@ class Model:
         file = folder / f"fold_{fold}" / checkpoint_name
         try:
             checkpoint = read_checkpoint(file)
-            trainer, configuration_name = checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
+            trainer, configuration_name = trained_as(file, checkpoint)
         except CheckpointError as error:
             raise SalstmError(f"{error}; or name another one with -chk") from None
-        except KeyError as error:
-            raise SalstmError(
-                f"{file} is not a checkpoint of nnU-Net: it has no {error}; name another with -chk"
-            ) from None
         plans = PlansManager(read_json(folder / "plans.json", "plans"))
         dataset_json = read_dataset_json(folder / "dataset.json", ("labels", "file_ending"))
         if configuration_name not in plans.available_configurations:

@@ -91,6 +91,18 @@ def test_a_stock_model_without_validation(tmp_path):
     assert "TODO: there is no validation with this model" in text
 
 
+def test_scores_of_regions_are_found_as_nnunet_writes_them(model, tmp_path):
+    described = json.loads((model / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+    (model / "dataset.json").write_text(json.dumps(described))
+    for fold in ("0", "1"):
+        cases = [{"metrics": {"(1, 2)": {"Dice": 0.5}, "(2,)": {"Dice": 0.25}}}]
+        (model / f"fold_{fold}" / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    assert card(model, "-o", tmp_path / "card.md") == 0
+    assert "| whole | 0.5000 | 0.5000 to 0.5000 |     2 |" in (tmp_path / "card.md").read_text()
+    assert "| core  | 0.2500 | 0.2500 to 0.2500 |     2 |" in (tmp_path / "card.md").read_text()
+
+
 def test_fold_all_is_not_called_a_validation(tmp_path):
     folder = write_model(tmp_path, A, {"module": "A"}, folds=("all",))
     SCORES["all"] = SCORES["0"]
@@ -142,6 +154,16 @@ def test_bad_input_is_one_line(model, tmp_path, capsys):
     file.write_text("mine")
     assert f"-o {file} is there already; choose another file, or add --overwrite" in refused(model, "-o", file)
     assert file.read_text() == "mine"
+    summary = model / "fold_0" / "validation" / "summary.json"
+    for text, lacks in (("{}", "'metric_per_case'"), ('{"metric_per_case": [{"metrics": {"1": {"Dice": 1}}}]}', "'2'")):
+        summary.write_text(text)
+        error = refused(model, "-o", file, "--overwrite")
+        assert f"{summary} does not have the scores of the labels in dataset.json: it lacks {lacks}; validate" in error
+    plans = (model / "plans.json").read_text()
+    for change, message in (("3d_fullres", "must have the configuration"), ("dataset_name", "it lacks dataset_name")):
+        (model / "plans.json").write_text(plans.replace(f'"{change}"', '"other"'))
+        assert message in refused(model, "-o", file, "--overwrite")
+    (model / "plans.json").write_text(plans)
     for fold in ("0", "1"):
         (model / f"fold_{fold}" / "checkpoint_final.pth").unlink()
     assert "has no fold with checkpoint_final.pth" in refused(model, "-o", file, "--overwrite")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -95,11 +96,6 @@ def test_dice_is_that_of_nnunets_own_predictions(tmp_path):
     by_off = found.groupby("off")["dice"].mean()
     assert by_off["nothing"] == 1
     assert by_off["all"] < 0.99
-
-
-def test_a_stock_model_has_nothing_to_switch_off(tmp_path):
-    model = Model.read(write_model(tmp_path, "nnUNetTrainer", None), None, FINAL)
-    assert identity_test(model, find_cases(write_images(tmp_path / "images"), ".nii.gz"), {}, "cpu").empty
 
 
 def found_with(**dice_by_off):
@@ -213,7 +209,7 @@ def test_compare_says_it(trainings, capsys):
     assert list(found) == [A]
     assert [(row["off"], row["cases"]) for row in found[A]] == [("nothing", 2), ("all", 2)]
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"{A}, fold 0: predicted with and without its blocks" in printed
+    assert f"{A}, fold_0: predicted with and without its blocks" in printed
     assert "SALSTM_A: without its blocks this model" in printed or "SALSTM_A: its blocks do nothing" in printed
 
 
@@ -224,8 +220,13 @@ def test_compare_refuses_what_it_cannot_test(trainings, capsys):
     (folder / "raw").rename(folder / "elsewhere")
     (folder / "raw").mkdir()
     assert main([*words, "--identity-test"]) == 1
-    error = capsys.readouterr().err
+    printed, error = capsys.readouterr()
+    assert "scoring" not in printed + error  # before the long work
     assert "--identity-test predicts the validation cases, whose images must be in nnUNet_raw; 2 are not" in error
+    stock = folder / "results" / "Dataset027_Phantom" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    shutil.copytree(stock, stock.with_name("nnUNetTrainerOther__nnUNetPlans__3d_fullres"))
+    assert main([*(word.replace(A, "nnUNetTrainerOther") for word in words), "--identity-test"]) == 1
+    assert "none of the trainers has SA-LSTM blocks" in capsys.readouterr().err
     places = ["--reference", str(folder), "-i", f"a={folder}", f"b={folder}"]
     assert main(["compare", *places, "--identity-test"]) == 1
     assert "--identity-test needs trained networks: give their data set and trainers" in capsys.readouterr().err
