@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="smaller volumes and shorter training: under 4 minutes, not 10, on two cores",
+        help="smaller volumes and shorter training: under 4 minutes, not 12, on two cores",
     )
 
 
