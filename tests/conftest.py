@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import COMMANDS
 from shared_work import made_once, shared_folder
 
 # The networks made in this process are tiny: threads wait for each other longer than they compute. Processes that tests
@@ -19,11 +20,6 @@ torch.set_num_threads(1)
 
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset998_Ellipsoids"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest test first, so that no process is left with it at the end."""
-    items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
 
 
 def write_dataset(folder: Path, cases: int = 5, size: tuple[int, int, int] = (8, 40, 40), seed: int = 0) -> None:
@@ -81,11 +77,18 @@ def run_command(root: Path, command: str, *arguments: object, check: bool = True
     return process
 
 
+def in_one_process(root: Path, *commands: str) -> None:
+    """Runs commands without the start of Python and nnU-Net that each of them and of their processes would take."""
+    file = root / "commands.json"
+    file.write_text(json.dumps([command.split() for command in commands]))
+    run_command(root, sys.executable, COMMANDS, file)
+
+
 def plan_and_preprocess(root: Path) -> None:
     """Makes the tiny data set, planned for all configurations and preprocessed for 3d_fullres."""
     (root / "results").mkdir()
     write_dataset(root / "raw" / DATASET)
-    run_command(root, "nnUNetv2_plan_and_preprocess", "-d", 998, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
+    in_one_process(root, "nnUNetv2_plan_and_preprocess -d 998 -c 3d_fullres -npfp 1 -np 1")
     plans_file = root / "preprocessed" / DATASET / "nnUNetPlans.json"
     plans = json.loads(plans_file.read_text())
     for name in ("3d_fullres", "2d"):

@@ -2,7 +2,7 @@
 
 Each is the function behind the command, with its arguments on sys.argv, as the installed script calls it; what is
 saved are the seconds that each start of Python and torch takes. nnU-Net's pools, too, start from one process that has
-imported nnU-Net, instead of from nothing each time.
+imported nnU-Net, instead of from nothing each time; in planning from this one, as no thread of torch has run yet there.
 """
 
 import json
@@ -15,10 +15,13 @@ from pathlib import Path
 
 def main() -> None:
     """Runs the commands, lists of words, of a file; stops at the first that fails."""
-    multiprocessing.set_forkserver_preload(["nnunetv2.inference.export_prediction"])
-    contexts = multiprocessing.context._concrete_contexts
-    contexts["spawn"] = contexts["forkserver"]
     commands = json.loads(Path(sys.argv[1]).read_text())
+    contexts = multiprocessing.context._concrete_contexts
+    if sys.platform == "linux" and all("train" not in words[0] and "predict" not in words[0] for words in commands):
+        contexts["spawn"] = contexts["fork"]
+    else:
+        multiprocessing.set_forkserver_preload(["nnunetv2.inference.export_prediction"])
+        contexts["spawn"] = contexts["forkserver"]
     scripts = {script.name: script for script in entry_points(group="console_scripts")}
     for words in commands:
         sys.argv = words

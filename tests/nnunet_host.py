@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from conftest import nnunet_variables, write_dataset
-from places import TESTS
-
-COMMANDS = TESTS / "nnunet_commands.py"
+from places import COMMANDS
 
 
 class Host:

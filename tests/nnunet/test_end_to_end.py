@@ -4,14 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import DATASET, SCRIPTS, nnunet_variables, run_command
-from nnunet_host import COMMANDS
+from conftest import DATASET, SCRIPTS, in_one_process, nnunet_variables
 from places import ROOT
 
 from nnunetv2_salstm.plans import salstm_of
@@ -38,19 +36,13 @@ def start_and_kill(workspace, trainer, folder):
         process.wait()
 
 
-def in_one_process(workspace, *commands):
-    """Runs commands without the start of Python and nnU-Net that each would take."""
-    file = workspace / "commands.json"
-    file.write_text(json.dumps([command.split() for command in commands]))
-    run_command(workspace, sys.executable, COMMANDS, file)
-
-
 def epochs_in_last_log(folder):
     log = max(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
     lines = [line.split(": ", 1)[-1].strip() for line in log.read_text().splitlines()]
     return [int(line.removeprefix("Epoch ")) for line in lines if line.removeprefix("Epoch ").isdigit()]
 
 
+@pytest.mark.nightly
 def test_train_kill_resume_validate_predict(workspace, tmp_path):
     trainer = "nnUNetTrainerSALSTM_A_8epochs_1its"
     model = workspace / "results" / DATASET / f"{trainer}__nnUNetPlans__3d_fullres"
@@ -155,3 +147,35 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
     ratio = report["cost"][methods[1]]["parameters"] / report["cost"][methods[0]]["parameters"]
     assert 1 < ratio < 1.5
     assert methods[1] in (tmp_path / "report" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.html").read_text()
+
+
+@pytest.mark.nightly
+def test_the_benchmark_for_a_gpu_rehearsed_on_the_cpu(workspace, tmp_path):
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")},
+        **nnunet_variables(workspace),
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+        # So little time that bench does not finish and two epochs fit.
+        "MINUTES": "1",
+        "ITERATIONS": "1",
+        "STEPS": "2",
+        "DATASET": "998",
+        "OUT": str(tmp_path / "out"),
+    }
+    command = ["bash", ROOT / "benchmarks" / "gpu.sh", "--preset", "acdc3d", "--repeats", "1"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "time is over" in done.stderr
+    assert "2 epochs fit" in done.stdout
+    report = json.loads((tmp_path / "out" / f"accuracy_{DATASET}_3d_fullres_2epochs_1its.json").read_text())
+    assert [name.split("_")[0] for name in report["methods"]] == [
+        "nnUNetTrainerSALSTMOff",
+        "nnUNetTrainerSALSTM",
+        "nnUNetTrainerSALSTMConvControl",
+    ]
+    trained = json.loads((tmp_path / "out" / "float16_cpu.json").read_text())
+    assert trained["precision"] == "float32"
+    assert [len(found["losses"]) for found in trained["trainers"].values()] == [2, 2, 2]
+    assert json.loads((tmp_path / "out" / "num_gpus_cpu.json").read_text())["status"] == 0

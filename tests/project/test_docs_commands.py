@@ -183,7 +183,7 @@ def test_there_are_commands_on_the_pages():
         ('pip install ".[everything]"', "has no extra everything"),
         ("pip install onnx", "installs onnx"),
         ("python examples/no_such.py", "is not there"),
-        ("benchmarks/gpu.sh", "no test has gpu.sh"),
+        ("benchmarks/scaling.py", "no test has scaling.py"),
         ("DIR/nnunet.log   nnU-Net's output", "what is no command is fenced with its language"),
         ("true && pip download .", "true is not there.*pip download"),
     ],
