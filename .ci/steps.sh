@@ -44,10 +44,12 @@ install_slurm() {
     echo "Slurm cannot be installed here: tests on it will be skipped"
 }
 
-# Of the nightly tests one case each: a launcher that is killed, and jobs on a real Slurm where it can be installed.
-study_cases() {
+# Of the nightly tests those that every change waits for: the whole way through nnU-Net's own commands, a launcher of a
+# study that is killed, and jobs on a real Slurm where it can be installed.
+nightly_cases() {
     install_slurm
-    pytest -m nightly -n0 -rs \
+    pytest -m nightly -n 2 -rs \
+        tests/nnunet/test_end_to_end.py::test_train_kill_resume_validate_predict \
         tests/study/test_study_interrupts.py::test_a_killed_launcher_leaves_its_job_which_is_not_started_twice \
         tests/study/test_study_slurm.py::test_two_trainings_run_as_jobs_after_their_preprocessing
 }
@@ -59,7 +61,7 @@ check_style() {
     mypy
     check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
     check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/{bug,result}.yml
-    shellcheck --external-sources --severity=warning .ci/run .ci/nightly .ci/steps.sh benchmarks/*.sh
+    shellcheck --external-sources --severity=warning .ci/run .ci/nightly .ci/matrix .ci/steps.sh benchmarks/*.sh
     hadolint Dockerfile
 }
 

@@ -250,7 +250,8 @@ def test_killed_in_the_middle_it_goes_on_and_finished_cases_are_kept(stuck, nnun
     assert result_of(nnunet_folders) == went_on
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.nightly), 2])
+@pytest.mark.nightly
+@pytest.mark.parametrize("processes", [1, 2])
 def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(processes, stuck, nnunet_folders):
     source, last, content = stuck
     target = nnunet_folders / "raw" / "Dataset701_ISIC2018"

@@ -19,7 +19,7 @@ from nnunetv2_salstm.networks import add_salstm, build_block
 from nnunetv2_salstm.plans import add_to_plans, salstm_of
 
 # Networks cost most of a second each; values cost nothing.
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=12, deadline=None)
 MANY = settings(max_examples=100, deadline=None)
 THOROUGH = settings(max_examples=200, deadline=None)
 

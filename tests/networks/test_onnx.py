@@ -47,7 +47,7 @@ def assert_equal_outputs(graph, network, x):
 
 
 @pytest.mark.parametrize("module", ["A", "B"])
-@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("axes", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_batch_of_any_size_can_be_exported(axes, module):
     """Every length read as a number, and every comparison of one, would fix the batch to that of the example."""
     torch.manual_seed(0)

@@ -210,9 +210,8 @@ def test_continuing_equals_an_uninterrupted_training(name, make, tmp_path, monke
     assert not torch.allclose(other.network.state_dict()[key], whole.network.state_dict()[key], atol=1e-4)  # it trained
 
 
-@pytest.mark.parametrize(
-    "name", ["nnUNetTrainerSALSTM_A", pytest.param("nnUNetTrainerSALSTM_B", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["nnUNetTrainerSALSTM_A", "nnUNetTrainerSALSTM_B"])
 def test_equal_seeds_give_equal_weights_after_five_steps(name, make, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: (FixedBatches(self), FixedBatches(self)))
     states = []

@@ -73,6 +73,7 @@ def test_the_plain_unet_gives_no_more_than_add_salstm_needs(name):
         add_salstm(network)
 
 
+@pytest.mark.nightly
 def test_monai_unet(capsys):
     pytest.importorskip("monai", reason="the example is on a network of MONAI")
     example = load_example("monai_unet")

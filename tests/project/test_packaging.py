@@ -84,7 +84,7 @@ def test_source_distribution_is_complete(base):
     assert {"tests/project/test_packaging.py", "README.md", "LICENSE", "hatch_build.py"} <= names
 
 
-@pytest.mark.parametrize("kind", ["wheel", "editable"])
+@pytest.mark.parametrize("kind", ["wheel", pytest.param("editable", marks=pytest.mark.nightly)])
 def test_uninstalling_leaves_nothing(base, kind):
     environment = make_environment(base, f"uninstalled {kind}")
     before = environment.files()

@@ -115,6 +115,7 @@ def start_and_wait_for_training(toys: Toys, jobs: list[Job]) -> "subprocess.Pope
     return process
 
 
+@pytest.mark.nightly
 def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(toys, jobs):
     training = jobs[1]
     process = start_and_wait_for_training(toys, jobs)
@@ -128,6 +129,7 @@ def test_a_job_that_is_told_to_end_ends_what_it_started_and_gives_back_its_lock(
     assert [words[-1] for words in trained(toys, OFF)] == ["cpu", "--c"]
 
 
+@pytest.mark.nightly
 def test_what_a_killed_job_started_keeps_its_lock_until_it_ends(toys, jobs):
     training = jobs[1]
     process = start_and_wait_for_training(toys, jobs)
