@@ -190,21 +190,29 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
-    """Draws the learning curves, the mean over seeds."""
+    """Draws a row for each setting and length: learning curves, means over seeds, and the Dice of every training."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * min(len(groups), 3), 3.4 * math.ceil(len(groups) / 3)), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(math.ceil(len(groups) / 3), min(len(groups), 3), squeeze=False)).ravel()
-    for axis, ((setting, steps), methods) in zip(axes, groups.items(), strict=False):
-        for method, runs in _ordered(methods):
-            curves = [run["loss_curve"] for run in runs.values()]
-            x = [int(step) for step in curves[0]]
-            axis.plot(x, np.mean([list(curve.values()) for curve in curves], axis=0), label=f"{method} ({len(runs)})")
-        axis.set(title=f"{setting}, {steps} steps", xlabel="step", ylabel="training loss")
-        axis.legend(fontsize="x-small")
-    for axis in axes[len(groups) :]:
-        axis.remove()
+    figure = Figure(figsize=(9, 3.4 * len(groups)), layout="constrained")
+    for (curves, scores), ((setting, steps), methods) in zip(
+        figure.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True
+    ):
+        seeds = sorted({seed for runs in methods.values() for seed in runs})
+        ordered = _ordered(methods)
+        for method, runs in ordered:
+            losses = [run["loss_curve"] for run in runs.values()]
+            x = [int(step) for step in losses[0]]
+            curves.plot(x, np.mean([list(loss.values()) for loss in losses], axis=0), label=f"{method} ({len(runs)})")
+        # A line for each seed, as trainings of one seed are compared.
+        for seed in seeds:
+            dice = [runs[seed]["dice"] if seed in runs else math.nan for _, runs in ordered]
+            scores.plot(range(len(ordered)), dice, "o-", linewidth=0.8, markersize=4, label=f"seed {seed}")
+        curves.set(title=f"{setting}, {steps} steps", xlabel="step", ylabel="training loss")
+        scores.set(title="test cases", ylabel="Dice, mean over cases and structures")
+        scores.set_xticks(range(len(ordered)), [method for method, _ in ordered], rotation=30, ha="right")
+        for axis in (curves, scores):
+            axis.legend(fontsize="x-small")
     file.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "small_study"}):
         figure.savefig(file, metadata={"Date": None})
