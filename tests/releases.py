@@ -23,7 +23,8 @@ def release(base: Path, wanted: str) -> Path:
         shutil.copytree(Path(nnunetv2.__file__).parent, folder / "nnunetv2", ignore=ignore)
         metadata = folder / f"nnunetv2-{wanted}.dist-info"
         metadata.mkdir()
-        (metadata / "METADATA").write_text(installed.read_text("METADATA"), encoding="utf-8")
+        for name in ("METADATA", "entry_points.txt"):
+            (metadata / name).write_text(installed.read_text(name), encoding="utf-8")
         return folder
     archive = fetch(base / "fetched", wanted)
     if archive.suffix == ".whl":

@@ -194,7 +194,7 @@ class TestVersions:
         monkeypatch.setattr(diagnosis, "_import_failures", lambda: {})
         found = {finding.subject: finding for finding in diagnosis.check_versions()}["nnunetv2"]
         assert found.text.endswith(f", got {number}")
-        assert found.todo == 'run: pip install "nnunetv2<3,>=2.6"'
+        assert found.todo == 'run: pip install "nnunetv2<3,>=2.6.4"'
 
 
 class TestWhichNnunet:
