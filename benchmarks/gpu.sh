@@ -33,8 +33,8 @@ left() { echo $((60 * minutes - SECONDS)); }
 
 # Two fifths of the time for what has to be compiled, a fifth for the rest.
 for setting in "${settings[@]}"; do
-    kind=$([[ $setting == t ]] && echo compiled || echo eager)
-    share=$((60 * minutes * ${#settings[@]} / 5))
+    if [[ $setting == t ]]; then kind=compiled fifths=2; else kind=eager fifths=1; fi
+    share=$((60 * minutes * fifths / 5))
     file=$OUT/bench_${machine}_$kind
     echo "==> bench, $kind, at most $share s"
     # The predictor compiles only where nnUNet_compile says so; training compiles unless it says no.
@@ -43,7 +43,6 @@ for setting in "${settings[@]}"; do
         nnUNetv2_salstm bench -device "$DEVICE" --json "$file.json" --html "$file.html" "$@" || status=$?
     ((status == 0 || status == 124)) || exit $status
     ((status == 0)) || echo "==> time is over: $file.json has the plans that were finished" >&2
-    settings=("${settings[@]:1}")
 done
 
 find='import sys; from nnunetv2_salstm.host.datasets import find_dataset as f; print(f(*sys.argv[1:]).name)'
@@ -75,9 +74,12 @@ if [[ -n $planned ]]; then
     trainer=nnUNetTrainerSALSTM_A_$(epochs_of 1)
     echo "==> -num_gpus 1"
     start=$SECONDS
-    nnUNetv2_train "$planned" 3d_fullres 0 -tr "$trainer" -device "$DEVICE" -num_gpus 1
-    printf '{"command": "nnUNetv2_train %s 3d_fullres 0 -tr %s -num_gpus 1", "status": 0, "seconds": %d}\n' \
-        "$planned" "$trainer" $((SECONDS - start)) > "$OUT/num_gpus_$machine.json"
+    command=(nnUNetv2_train "$planned" 3d_fullres 0 -tr "$trainer" -device "$DEVICE" -num_gpus 1)
+    trained=0
+    "${command[@]}" || trained=$?
+    printf '{"command": "%s", "status": %d, "seconds": %d}\n' "${command[*]}" "$trained" $((SECONDS - start)) \
+        > "$OUT/num_gpus_$machine.json"
+    ((trained == 0)) || status=$trained
 fi
 echo "==> all: $SECONDS s"
 exit "$status"

@@ -61,13 +61,18 @@ def nnunet_variables(root: Path) -> dict[str, str]:
     return {**folders, "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "1"}
 
 
+def nnunet_environment(root: Path) -> dict[str, str]:
+    """Returns this process's environment with none of nnU-Net's variables but those of root."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    return {**others, **nnunet_variables(root)}
+
+
 def run_command(root: Path, command: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs one of nnU-Net's commands in root, in an environment without a trace of ours but the start-up hook."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     process = subprocess.run(
         [SCRIPTS / command, *map(str, arguments)],
         cwd=root,
-        env={**environment, **nnunet_variables(root)},
+        env=nnunet_environment(root),
         text=True,
         capture_output=True,
         check=False,

@@ -1,11 +1,13 @@
 """Model folders as nnU-Net leaves them behind, of tiny untrained networks whose blocks add something, and images."""
 
 import json
+import re
 from copy import deepcopy
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+from places import ROOT
 from presets import build, name_of, plans_of, tiny
 
 from nnunetv2_salstm.plans import add_to_plans
@@ -74,3 +76,13 @@ def write_images(folder, names=("a", "b"), channels=1, size=(9, 30, 22)):
             image.SetSpacing((1.0, 1.0, 3.0))
             sitk.WriteImage(image, str(folder / f"{name}_{channel:04d}.nii.gz"))
     return folder
+
+
+def programs_on_a_page(page, model):
+    """Returns the Python programs of a page of docs/how-to, for this model; only the first names one."""
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    first, *others = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    first, replaced = re.subn(r'^model = ".*"$', f'model = "{model.name}"', first, flags=re.MULTILINE)
+    assert replaced == 1
+    assert not any(re.search(r"^model = ", other, re.MULTILINE) for other in others)
+    return [first, *others]

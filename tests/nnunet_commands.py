@@ -12,12 +12,19 @@ import time
 from importlib.metadata import entry_points
 from pathlib import Path
 
+PLANNING = {
+    "nnUNetv2_extract_fingerprint",
+    "nnUNetv2_plan_experiment",
+    "nnUNetv2_preprocess",
+    "nnUNetv2_plan_and_preprocess",
+}
+
 
 def main() -> None:
     """Runs the commands, lists of words, of a file; stops at the first that fails."""
     commands = json.loads(Path(sys.argv[1]).read_text())
     contexts = multiprocessing.context._concrete_contexts
-    if sys.platform == "linux" and all("train" not in words[0] and "predict" not in words[0] for words in commands):
+    if sys.platform == "linux" and PLANNING.issuperset(words[0] for words in commands):
         contexts["spawn"] = contexts["fork"]
     else:
         multiprocessing.set_forkserver_preload(["nnunetv2.inference.export_prediction"])

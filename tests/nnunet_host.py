@@ -1,12 +1,11 @@
 """nnU-Net's commands in folders of a test's own, several in one process."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from conftest import nnunet_variables, write_dataset
+from conftest import nnunet_environment, write_dataset
 from places import COMMANDS
 
 
@@ -36,10 +35,9 @@ class Host:
         Args:
             workers: of nnU-Net's augmentation.
         """
-        others = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
         settings = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": str(workers), "PYTHONWARNINGS": "ignore"}
         path = {} if self.release is None else {"PYTHONPATH": str(self.release)}
-        return {**others, **nnunet_variables(self.root), **settings, **path}
+        return {**nnunet_environment(self.root), **settings, **path}
 
     def run(self, *commands, cwd=None, results=None, workers=0):
         """Runs commands, each a line, and returns what they printed."""

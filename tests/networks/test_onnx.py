@@ -1,18 +1,17 @@
 """The networks as ONNX graphs give what PyTorch gives."""
 
 import json
-import re
 import shutil
 
 import pytest
 import torch
-from places import DATA, ROOT
+from model_folders import programs_on_a_page
+from places import DATA
 from presets import as_residual_encoder, build, tiny
 from torch import nn
 
 from nnunetv2_salstm.nn import SALSTM, FrameBlock, SALSTMBlock, SliceSALSTM
 
-HOW_TO = ROOT / "docs" / "how-to" / "export-onnx.md"
 # Relative to the largest output: float32, summed in another order.
 LARGEST_DIFFERENCE = 1e-5
 
@@ -90,10 +89,8 @@ def test_the_how_to_exports_a_trained_model(file, tmp_path, monkeypatch, capsys)
     shutil.copy(file, model / "fold_0" / "checkpoint_final.pth")
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    for block in re.findall(r"^```python\n(.*?)^```", HOW_TO.read_text(), re.MULTILINE | re.DOTALL):
-        mine, replaced = re.subn(r'^model = ".*"$', 'model = "model"', block, flags=re.MULTILINE)
-        assert replaced == ("model" not in namespace)
-        exec(compile(mine, HOW_TO.name, "exec"), namespace)
+    for program in programs_on_a_page("export-onnx.md", model):
+        exec(program, namespace)
     assert namespace["logits"].shape[0] == 3
     assert float(capsys.readouterr().out.rpartition("largest logit: ")[2]) < LARGEST_DIFFERENCE
     # And what the network gave when the checkpoint was written.

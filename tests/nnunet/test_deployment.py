@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from model_folders import write_images, write_model
+from model_folders import programs_on_a_page, write_images, write_model
 from places import ROOT
 
 HOW_TO = ROOT / "docs" / "how-to" / "deploy.md"
@@ -16,10 +16,8 @@ def test_the_how_to_predicts_a_case(tmp_path, monkeypatch):
     model = write_model(tmp_path, "nnUNetTrainerSALSTM_A", {"module": "A"})
     write_images(tmp_path, ["case"])
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"^```python\n(.*?)^```", HOW_TO.read_text(), re.MULTILINE | re.DOTALL)
-    block, replaced = re.subn(r'^model = ".*"$', f'model = "{model.name}"', block, flags=re.MULTILINE)
-    assert replaced == 1
-    exec(compile(block, HOW_TO.name, "exec"), {})
+    (program,) = programs_on_a_page(HOW_TO.name, model)
+    exec(program, {})
     image, predicted = (sitk.ReadImage(str(tmp_path / name)) for name in ("case_0000.nii.gz", "case.nii.gz"))
     assert (predicted.GetSize(), predicted.GetSpacing()) == (image.GetSize(), image.GetSpacing())
     assert {0, 1, 2} >= set(np.unique(sitk.GetArrayFromImage(predicted))) > {0}

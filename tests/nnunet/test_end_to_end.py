@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import DATASET, SCRIPTS, in_one_process, nnunet_variables
+from conftest import DATASET, SCRIPTS, in_one_process, nnunet_environment
 from places import ROOT
 
 from nnunetv2_salstm.plans import salstm_of
@@ -17,10 +17,9 @@ from nnunetv2_salstm.plans import salstm_of
 
 def start_and_kill(workspace, trainer, folder):
     """Starts a training and kills it with all its children once a first checkpoint is there."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     process = subprocess.Popen(
         [SCRIPTS / "nnUNetv2_train", "998", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"],
-        env={**environment, **nnunet_variables(workspace), "nnUNet_n_proc_DA": "1"},
+        env={**nnunet_environment(workspace), "nnUNet_n_proc_DA": "1"},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -108,8 +107,7 @@ def test_every_method_trains_validates_and_predicts(trainer, configuration, work
 @pytest.mark.nightly
 def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")},
-        **nnunet_variables(workspace),
+        **nnunet_environment(workspace),
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "OUT": str(tmp_path / "report"),
@@ -152,8 +150,7 @@ def test_the_protocol_of_an_accuracy_comparison(workspace, tmp_path):
 @pytest.mark.nightly
 def test_the_benchmark_for_a_gpu_rehearsed_on_the_cpu(workspace, tmp_path):
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")},
-        **nnunet_variables(workspace),
+        **nnunet_environment(workspace),
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "CUDA_VISIBLE_DEVICES": "",

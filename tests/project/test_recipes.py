@@ -1,27 +1,15 @@
 """The pages on other people's tools, run as they stand on a tiny model."""
 
 import os
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from model_folders import write_images, write_model
-from places import ROOT
+from model_folders import programs_on_a_page, write_images, write_model
 
 pytestmark = pytest.mark.nightly
-
-HOW_TO = ROOT / "docs" / "how-to"
-
-
-def program_of(page, model):
-    """Returns the program on a page, for this model."""
-    (block,) = re.findall(r"^```python\n(.*?)^```", (HOW_TO / page).read_text(), re.MULTILINE | re.DOTALL)
-    block, replaced = re.subn(r'^model = ".*"$', f'model = "{model.name}"', block, flags=re.MULTILINE)
-    assert replaced == 1
-    return block
 
 
 @pytest.fixture
@@ -35,7 +23,8 @@ def test_class_activation_maps_before_and_after_a_block(model, tmp_path):
     packages = ["nnunetv2-cam==0.1.6.1", "grad-cam", "ttach", "opencv-python-headless"]
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "packages"]
     subprocess.run([*install, *packages], check=True)
-    (tmp_path / "program.py").write_text(program_of("class-activation-maps.md", model))
+    (program,) = programs_on_a_page("class-activation-maps.md", model)
+    (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages"), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "program.py"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -50,8 +39,9 @@ def test_monais_sliding_window_predicts_a_case(model, tmp_path):
     pytest.importorskip("monai")
     # Of the patch's size: one window, in which nothing but the network counts.
     write_images(tmp_path, ["case"], size=(8, 24, 16))
+    (program,) = programs_on_a_page("monai.md", model)
     names = {}
-    exec(compile(program_of("monai.md", model), "monai.md", "exec"), names)
+    exec(program, names)
     predictor = names["predictor"]
     # nnU-Net keeps weighted logits in float16, in which those of the corners vanish.
     predictor.use_mirroring = predictor.use_gaussian = False
