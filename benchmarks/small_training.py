@@ -4,9 +4,10 @@ import itertools
 import json
 import random
 import re
+import runpy
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from nnunetv2_salstm.evaluation.features import effective_rank
 from nnunetv2_salstm.host.augmentation import synchronise_frames
 from nnunetv2_salstm.host.seeds import seed_everything
 from nnunetv2_salstm.host.versions import describe_hardware, package_versions
+from nnunetv2_salstm.networks import add_salstm
 from nnunetv2_salstm.nn import switched_off
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
 
@@ -64,7 +66,7 @@ class Setting:
         patch_size, batch_size: in voxels; in cases.
         test_folds: of nnU-Net's five, whose validation cases are the test cases.
         salstm: values of the blocks' configuration that belong to the setting.
-        residual: whether the encoder is the residual one.
+        host: the network that gets the blocks: "plain" or "residual", of nnU-Net, or "swin_unetr", of MONAI.
     """
 
     dataset: str
@@ -75,21 +77,22 @@ class Setting:
     batch_size: int
     test_folds: tuple[int, ...]
     salstm: tuple[tuple[str, Any], ...] = ()
-    residual: bool = False
+    host: str = "plain"
 
 
 _ACDC = ("Dataset027_ACDC", "ACDC_official_layout", ("acdc",))
+_HIPPOCAMPUS = ("Dataset004_Hippocampus", "Dataset004_Hippocampus", (), "3d_fullres", (24, 32, 24), 2, (0,))
+_ISIC = ("Dataset701_ISIC2018", "ISIC2018_sample", ("isic2018",), "2d", (128, 128), 4, (0, 1))
 SETTINGS = {
-    "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1)),
-    "acdc_3d_resenc": Setting(*_ACDC, "3d_fullres", (8, 96, 96), 2, (0, 1), residual=True),
+    "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 64, 64), 2, (0, 1)),
     "acdc_25d": Setting(
         "Dataset127_ACDC_25d", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
         (("sequence", "frames"),),
     ),
-    "hippocampus_3d": Setting(
-        "Dataset004_Hippocampus", "Dataset004_Hippocampus", (), "3d_fullres", (24, 32, 24), 2, (0,)
-    ),
-    "isic_2d": Setting("Dataset701_ISIC2018", "ISIC2018_sample", ("isic2018",), "2d", (128, 128), 8, (0, 1)),
+    "hippocampus_3d": Setting(*_HIPPOCAMPUS),
+    "hippocampus_3d_resenc": Setting(*_HIPPOCAMPUS, host="residual"),
+    "isic_2d": Setting(*_ISIC),
+    "isic_2d_swin": Setting(*_ISIC, host="swin_unetr"),
 }  # fmt: skip
 
 # A method is "stock", or a module with its initial gain and any number of these, such as A1_centred_skips.
@@ -105,6 +108,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "steps3": {"steps": 3},
     "lr3": {"rate": 3.0},
     "lr10": {"rate": 10.0},
+    "gain": {"addition": "gain"},
+    "norm": {"addition": "norm"},
 }
 _METHOD = re.compile(rf"(A|B|bdclstm|conv)(\d+(?:\.\d+)?)((?:_(?:{'|'.join(VARIANTS)}))*)")
 
@@ -142,7 +147,7 @@ def small_plans(plans: dict[str, Any], setting: Setting) -> dict[str, Any]:
         n_conv_per_stage=convolutions,
         n_conv_per_stage_decoder=convolutions[1:],
     )
-    if setting.residual:
+    if setting.host == "residual":
         architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
         arguments["n_blocks_per_stage"] = arguments.pop("n_conv_per_stage")
     plans["configurations"][setting.configuration].update(
@@ -207,24 +212,70 @@ def _is_heavy(transform: Any) -> bool:
     return isinstance(transform, SpatialTransform)
 
 
+class Gain(nn.Module):
+    """Multiplies channels, (B, channels, *S), by learned factors."""
+
+    def __init__(self, channels: int, start: float = 0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.view(-1, *[1] * (x.dim() - 2))
+
+
+# What blocks add may pass through one of these; the package has neither. Both start all channels alike: at nothing,
+# though the last convolution is not zero, or at a tenth of what has been normalised.
+ADDITIONS: dict[str, Callable[[int], nn.Module]] = {
+    "gain": Gain,
+    "norm": lambda channels: nn.Sequential(nn.GroupNorm(1, channels, affine=False), Gain(channels, 0.1)),
+}
+
+
+def put_behind(blocks: Iterable[Any], addition: Callable[[int], nn.Module]) -> None:
+    """Passes what blocks add through a module of its own each, registered as the block's `addition`."""
+    for block in blocks:
+        block.addition = addition(block.channels)
+        block.layer.register_forward_hook(lambda _, inputs, output, block=block: block.addition(output))
+
+
 def build(data: Data, method: str) -> tuple[nn.Module, float, dict[str, Any] | None]:
     """Returns a method's network by way of the plans, the blocks' factor of the learning rate, and their values."""
-    values, plans, setting = parse_method(method), data.plans, data.setting
-    rate = 1.0
-    if values is not None:
-        rate = values.pop("rate", 1.0)
+    values, plans, setting = parse_method(method) or {}, data.plans, data.setting
+    rate, addition = values.pop("rate", 1.0), values.pop("addition", None)
+    if values:
         plans = add_to_plans(plans, setting.configuration, {**values, **dict(setting.salstm)})
     channels = determine_num_input_channels(data.manager, data.configuration, data.dataset_json)
+    classes = data.labels.num_segmentation_heads
     architecture = architecture_of(plans, setting.configuration)
-    network = build_network(architecture, channels, data.labels.num_segmentation_heads)
-    return network, rate, architecture["arch_kwargs"].get("salstm")
+    salstm = architecture["arch_kwargs"].get("salstm")
+    network: Any
+    if setting.host == "swin_unetr":
+        network = build_swin_unetr(len(setting.patch_size), channels, classes)
+        if salstm:
+            add_salstm(network, salstm)
+    else:
+        network = build_network(architecture, channels, classes)
+    if addition:
+        put_behind(network.salstm.values(), ADDITIONS[addition])
+    return network, rate, salstm
 
 
-def build_loss(data: Data, outputs: int) -> nn.Module:
-    """Returns nnU-Net's loss for this many resolutions."""
+def build_swin_unetr(axes: int, channels: int, classes: int) -> nn.Module:
+    """Returns MONAI's smallest SwinUNETR, by way of the example's adapter."""
+    from monai.networks.nets import SwinUNETR
+
+    example = Path(__file__).parents[1] / "examples" / "monai_swin_unetr.py"
+    adapter: Any = runpy.run_path(str(example))["SwinUNETRInTwo"]
+    return adapter(SwinUNETR(channels, classes, feature_size=12, spatial_dims=axes))
+
+
+def build_loss(data: Data) -> nn.Module:
+    """Returns nnU-Net's loss for the resolutions at which the network gives an output."""
     dice = {"batch_dice": data.configuration.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
     loss = DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
-    weights = np.array([1 / 2**i for i in range(outputs)])
+    if data.setting.host == "swin_unetr":
+        return DeepSupervisionWrapper(loss, [1.0])
+    weights = np.array([1 / 2**i for i in range(STAGES - 1)])
     weights[-1] = 0
     return DeepSupervisionWrapper(loss, weights / weights.sum())
 
@@ -354,7 +405,7 @@ class Training:
         groups = [{"params": stock}, {"params": ours}] if ours else [{"params": stock}]
         self.optimizer = torch.optim.SGD(groups, lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
         self.schedule = PolyLRScheduler(self.optimizer, 1e-2, steps)
-        self.loss = build_loss(data, STAGES - 1)
+        self.loss = build_loss(data)
         seed_everything(seed, 1)
         self.batches = data.batches()
         self.step, self.seconds = 0, 0.0
@@ -383,7 +434,8 @@ class Training:
         for group in self.optimizer.param_groups[1:]:
             group["lr"] *= self.rate
         batch = self.batches.generate_train_batch()
-        loss = self.loss(self.network(batch["data"]), batch["target"])
+        outputs = self.network(batch["data"])
+        loss = self.loss(outputs if isinstance(outputs, list) else [outputs], batch["target"])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)

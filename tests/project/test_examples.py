@@ -43,8 +43,9 @@ def assert_all_blocks_learn(network, blocks, x):
     assert idle == []
 
 
-def test_there_are_three():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"authors_checkpoint", "monai_unet", "plain_pytorch_unet"}
+def test_all_are_tested_here():
+    tested = {"authors_checkpoint", "monai_swin_unetr", "monai_unet", "plain_pytorch_unet"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
 def test_plain_pytorch_unet(capsys):
@@ -93,6 +94,26 @@ def test_monai_unet(capsys):
     assert torch.equal(network(images), stock(images))
     assert without_blocks(network).keys() == stock.state_dict().keys()
     assert len(network.salstm) == 5
+    assert_all_blocks_learn(network, network.salstm, images)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("axes", [2, 3])
+def test_monai_swin_unetr(axes, capsys):
+    pytest.importorskip("monai", reason="the example is on a network of MONAI")
+    example = load_example("monai_swin_unetr")
+    example.main()
+    printed = capsys.readouterr().out
+    assert "blocks at stages: 0, 1, 2, 3, 4, 5\n" in printed
+    assert "output equals SwinUNETR's: True\n" in printed
+
+    torch.manual_seed(0)
+    stock = example.SwinUNETR(in_channels=1, out_channels=2, feature_size=12, spatial_dims=axes)
+    network = add_salstm(example.SwinUNETRInTwo(stock), {"module": "A"})
+    images = torch.rand(1, 1, *[64] * axes)
+    assert torch.equal(network(images), stock(images))
+    shared = {id(p) for p in stock.parameters()}
+    assert {id(p) for name, p in network.named_parameters() if not name.startswith("salstm.")} == shared
     assert_all_blocks_learn(network, network.salstm, images)
 
 

@@ -163,10 +163,11 @@ def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, 
 @pytest.mark.parametrize(
     ("setting", "preset", "channels", "size"),
     [
-        pytest.param("acdc_3d", "acdc3d", 1, (10, 100, 100), marks=pytest.mark.nightly),
-        pytest.param("acdc_3d_resenc", "acdc3d", 1, (10, 100, 100), marks=pytest.mark.nightly),
+        pytest.param("acdc_3d", "acdc3d", 1, (10, 70, 70), marks=pytest.mark.nightly),
+        pytest.param("hippocampus_3d_resenc", "hippocampus3d", 1, (24, 36, 24), marks=pytest.mark.nightly),
         ("acdc_25d", "acdc2d", 3, (2, 100, 100)),
         ("isic_2d", "isic2d", 1, (1, 130, 130)),
+        ("isic_2d_swin", "isic2d", 3, (1, 130, 130)),
     ],
 )
 def test_the_other_settings_train_and_predict(setting, preset, channels, size, tmp_path):
@@ -176,10 +177,39 @@ def test_the_other_settings_train_and_predict(setting, preset, channels, size, t
     training._make_step()
     assert training.step == 1
     assert np.isfinite(training.losses).all()
-    assert ("Residual" in type(training.network).__name__) == setting.endswith("resenc")
-    assert training.salstm["sequence"] == {"acdc_25d": "frames", "isic_2d": "repeat"}.get(setting, "slices")
+    hosts = {"hippocampus_3d_resenc": "ResidualEncoderUNet", "isic_2d_swin": "SwinUNETRInTwo"}
+    assert hosts.get(setting, "PlainConvUNet") in type(training.network).__name__
+    sequences = {"acdc_25d": "frames", "isic_2d": "repeat", "isic_2d_swin": "repeat"}
+    assert training.salstm["sequence"] == sequences.get(setting, "slices")
     scores = small_training.Predictor(data, training.network).dice(data.test_cases)
     assert all(0 <= dice <= 1 for dice in scores["case_000"])
+
+
+def test_what_stands_behind_the_blocks_starts_as_it_should_and_is_switched_off_with_them(tmp_path):
+    write_preprocessed(tmp_path, cases=2)
+    data = small_training.Data(tmp_path, small_training.SETTINGS["hippocampus_3d"])
+    x = torch.from_numpy(data.batches().generate_train_batch()["data"].numpy())
+    outputs = {}
+    for method in ("stock", "A1", "A1_gain", "A1_norm"):
+        torch.manual_seed(0)
+        network, _, _ = small_training.build(data, method)
+        outputs[method] = network(x)[0]
+        if method == "stock":
+            continue
+        for factor in (1, 100):
+            spy = small_training.Spy(dict(network.salstm.items()))
+            with torch.no_grad(), spy.watching():
+                for block in network.salstm.values():
+                    block.layer.output_convolution.weight.mul_(factor)
+                network(x)
+            shares = [found["share"] for found in spy.result().values()]
+            expected = {"A1": 0.2 * factor, "A1_gain": 0, "A1_norm": 0.2}[method]
+            assert shares == pytest.approx([expected] * 4, rel=0.4), method
+        with small_training.switched_off(network.salstm.values()):
+            assert torch.equal(network(x)[0], outputs["stock"])
+    assert torch.equal(outputs["A1_gain"], outputs["stock"])
+    network(x)[0].square().mean().backward()
+    assert all(block.addition[1].weight.grad.any() for block in network.salstm.values())
 
 
 def test_dice_of_hand_counted_masks():
