@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,12 @@ def checksums(results: Path) -> str:
 
 def tables(groups: dict[tuple[str, int], Group]) -> str:
     """Returns all tables as Markdown."""
-    parts = []
+    parts = [_overview(groups)]
     for (setting, steps), methods in groups.items():
         cases = len(next(iter(next(iter(methods.values())).values()))["cases"])
         parts.append(f"### {setting}, {steps} steps\n\n{_results(methods)}\n\n{cases} test cases.")
-        if planned := _planned(methods):
-            parts.append(planned)
-        parts.append(_blocks(methods))
-    return "\n\n".join(parts)
+        parts += [_planned(methods), _blocks(methods)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _results(methods: Group) -> str:
@@ -86,7 +84,7 @@ def _results(methods: Group) -> str:
         difference = better = "" if method == "stock" else "-"
         removed = [100 * run["removed"]["all"] for run in runs.values() if run["removed"]]
         if method != "stock" and (pairs := _pairs(runs, methods.get("stock", {}))):
-            difference = _with_interval([100 * (a["dice"] - b["dice"]) for a, b in pairs], 0.95)
+            difference = _with_interval(_differences(pairs), 0.95)
             by_case = _by_case(pairs)
             better = f"{sum(d > 1 for d in by_case)} / {sum(d < -1 for d in by_case)}"
         mean = np.mean([run["dice"] for run in runs.values()])
@@ -105,9 +103,41 @@ def _results(methods: Group) -> str:
     return _table(heads, rows)
 
 
+def _overview(groups: dict[tuple[str, int], Group]) -> str:
+    """Returns the planned comparisons after each setting's longest schedule, over trainings."""
+    longest = dict(groups.keys())  # sorted: the last of a setting stays
+    cells = {
+        (setting, comparison): f"{_with_interval(_differences(pairs), TOGETHER)} ({len(pairs)})"
+        for setting, steps in longest.items()
+        for comparison, pairs in _planned_pairs(groups[setting, steps])
+    }
+    if not cells:
+        return ""
+    settings = [setting for setting in longest if any(setting == of for of, _ in cells)]
+    comparisons = sorted({comparison for _, comparison in cells})
+    rows = [[name, *[cells.get((setting, name), "-") for setting in settings]] for name in comparisons]
+    heads = [f"{setting}, {longest[setting]} steps" for setting in settings]
+    return "### The planned comparisons\n\n" + _table([f"points [{100 * TOGETHER:.1f} %] (seeds)", *heads], rows)
+
+
 def _planned(methods: Group) -> str:
-    """Returns the planned comparisons of every A with its controls of the same start."""
-    rows = []
+    rows = [
+        [
+            comparison,
+            str(len(pairs)),
+            _with_interval(_differences(pairs), TOGETHER),
+            _with_interval(_by_case(pairs), TOGETHER),
+        ]
+        for comparison, pairs in _planned_pairs(methods)
+    ]
+    if not rows:
+        return ""
+    level = f"[{100 * TOGETHER:.1f} %]"
+    return _table(["planned comparison, points", "seeds", f"over trainings {level}", f"over cases {level}"], rows)
+
+
+def _planned_pairs(methods: Group) -> Iterator[tuple[str, list[tuple[Run, Run]]]]:
+    """Yields the planned comparisons of every A with its controls of the same start, from three seeds on."""
     for method, runs in _ordered(methods):
         if not method.startswith("A"):
             continue
@@ -115,15 +145,8 @@ def _planned(methods: Group) -> str:
         for module in PLANNED:
             control = module if module == "stock" else f"{module}{gain}"
             pairs = _pairs(runs, methods.get(control, {}))
-            if len(pairs) < 3:
-                continue
-            over_trainings = _with_interval([100 * (a["dice"] - b["dice"]) for a, b in pairs], TOGETHER)
-            over_cases = _with_interval(_by_case(pairs), TOGETHER)
-            rows.append([f"{method} - {control}", str(len(pairs)), over_trainings, over_cases])
-    if not rows:
-        return ""
-    level = f"[{100 * TOGETHER:.1f} %]"
-    return _table(["planned comparison, points", "seeds", f"over trainings {level}", f"over cases {level}"], rows)
+            if len(pairs) >= 3:
+                yield f"{method} - {control}", pairs
 
 
 def _blocks(methods: Group) -> str:
@@ -158,6 +181,10 @@ def _ordered(methods: Group) -> list[tuple[str, dict[int, Run]]]:
 
 def _pairs(runs: dict[int, Run], others: dict[int, Run]) -> list[tuple[Run, Run]]:
     return [(runs[seed], others[seed]) for seed in sorted(runs.keys() & others.keys())]
+
+
+def _differences(pairs: list[tuple[Run, Run]]) -> list[float]:
+    return [100 * (ours["dice"] - theirs["dice"]) for ours, theirs in pairs]
 
 
 def _by_case(pairs: list[tuple[Run, Run]]) -> list[float]:

@@ -76,6 +76,20 @@ def test_verify_compares_the_tables(results, tmp_path, monkeypatch, capsys):
     assert "of the tables must be '| stock | 0." in capsys.readouterr().err
 
 
+def test_the_overview_has_the_longest_schedule_and_three_pairs_of_seeds():
+    def runs(*scores):
+        return {seed: {"dice": dice} for seed, dice in enumerate(scores)}
+
+    short = {"stock": runs(0.1, 0.1, 0.1), "A0": runs(0.9, 0.9, 0.9)}
+    long = {"stock": runs(0.5, 0.6, 0.7), "A0": runs(0.51, 0.62, 0.73, 0.8), "bdclstm0": runs(0.5, 0.6)}
+    groups = {("one", 400): short, ("one", 1500): long, ("two", 400): {"stock": runs(0.5), "A0": runs(0.6)}}
+    *_, heads, _, row = small_tables._overview(groups).splitlines()
+    assert heads == "| points [98.3 %] (seeds) | one, 1500 steps |"
+    # Student's t is 7.65 there at 2 degrees of freedom; standard error 1 / sqrt(3).
+    assert row == "| A0 - stock | +2.0 [-2.4, +6.4] (3) |"
+    assert small_tables._overview({("two", 400): short | {"A0": runs(0.9, 0.9)}}) == ""
+
+
 RUN = ("--settings", "acdc_3d", "--methods", "stock", "--steps", 1, "--seeds", 0)
 
 
