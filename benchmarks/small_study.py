@@ -21,8 +21,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.host.errors import SalstmError
+
+if TYPE_CHECKING:
+    from small_training import Setting
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_study"
 NICE = 19
@@ -104,9 +108,12 @@ def prepare(arguments: argparse.Namespace) -> None:
                 _call("nnUNetv2_salstm", "convert", *setting.convert, "-i", str(source), "-d", setting.dataset[7:10])
             else:
                 raw.symlink_to(source.absolute())
-        if not is_preprocessed(_preprocessed(setting.dataset), setting.configuration):
-            number = str(int(setting.dataset[7:10]))
-            _call("nnUNetv2_plan_and_preprocess", "-d", number, "-c", setting.configuration, "-np", "1")
+        if not is_preprocessed(_preprocessed(setting.dataset), setting):
+            options = ["-d", str(int(setting.dataset[7:10])), "-c", setting.configuration, "-np", "1"]
+            if setting.spacing:
+                options += ["-overwrite_plans_name", setting.plans]
+                options += ["-overwrite_target_spacing", *map(str, setting.spacing)]
+            _call("nnUNetv2_plan_and_preprocess", *options)
         write_small_plans(_preprocessed(setting.dataset), name)
 
 
@@ -114,15 +121,16 @@ def write_small_plans(folder: Path, name: str) -> None:
     """Writes a setting's plans beside nnU-Net's, so that its own training can use them: -p nnUNetPlans_<setting>."""
     from small_training import SETTINGS, small_plans
 
-    plans = small_plans(json.loads((folder / "nnUNetPlans.json").read_text()), SETTINGS[name])
+    setting = SETTINGS[name]
+    plans = small_plans(json.loads((folder / f"{setting.plans}.json").read_text()), setting)
     plans["plans_name"] = f"nnUNetPlans_{name}"
     (folder / f"nnUNetPlans_{name}.json").write_text(json.dumps(plans, indent=4) + "\n")
 
 
-def is_preprocessed(folder: Path, configuration: str) -> bool:
-    """Returns whether nnU-Net has preprocessed all cases of a data set for a configuration."""
+def is_preprocessed(folder: Path, setting: "Setting") -> bool:
+    """Returns whether nnU-Net has preprocessed all cases of a data set for a setting."""
     file = folder / "dataset.json"
-    cases = len(list((folder / f"nnUNetPlans_{configuration}").glob("*.pkl")))
+    cases = len(list((folder / f"{setting.plans}_{setting.configuration}").glob("*.pkl")))
     return file.is_file() and cases == json.loads(file.read_text())["numTraining"]
 
 
@@ -152,7 +160,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in arguments.settings:
         setting = SETTINGS[name]
         data = _preprocessed(setting.dataset)
-        if not is_preprocessed(data, setting.configuration):
+        if not is_preprocessed(data, setting):
             raise SalstmError(f"{name} lacks preprocessed data in {data}; run first: small_study.py prepare {name}")
     runs = list(itertools.product(arguments.settings, arguments.steps, arguments.seeds, arguments.methods))
     context = multiprocessing.get_context("spawn")

@@ -66,6 +66,7 @@ class Setting:
         patch_size, batch_size: in voxels; in cases.
         test_folds: of nnU-Net's five, whose validation cases are the test cases.
         salstm: values of the blocks' configuration that belong to the setting.
+        spacing: of the voxels in mm; () for nnU-Net's own.
         host: the network that gets the blocks: "plain" or "residual", of nnU-Net, or "swin_unetr", of MONAI.
     """
 
@@ -77,14 +78,20 @@ class Setting:
     batch_size: int
     test_folds: tuple[int, ...]
     salstm: tuple[tuple[str, Any], ...] = ()
+    spacing: tuple[float, ...] = ()
     host: str = "plain"
+
+    @property
+    def plans(self) -> str:
+        """The name of nnU-Net's plans that it starts from."""
+        return "nnUNetPlans_coarse" if self.spacing else "nnUNetPlans"
 
 
 _ACDC = ("Dataset027_ACDC", "ACDC_official_layout", ("acdc",))
 _HIPPOCAMPUS = ("Dataset004_Hippocampus", "Dataset004_Hippocampus", (), "3d_fullres", (24, 32, 24), 2, (0,))
 _ISIC = ("Dataset701_ISIC2018", "ISIC2018_sample", ("isic2018",), "2d", (128, 128), 4, (0, 1))
 SETTINGS = {
-    "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 64, 64), 2, (0, 1)),
+    "acdc_3d": Setting(*_ACDC, "3d_fullres", (8, 64, 64), 2, (0, 1), spacing=(5, 2.4, 2.4)),
     "acdc_25d": Setting(
         "Dataset127_ACDC_25d", "ACDC_official_layout", ("acdc", "--neighbours", "1"), "2d", (96, 96), 8, (0, 1),
         (("sequence", "frames"),),
@@ -167,7 +174,7 @@ class Data:
     def __init__(self, folder: Path, setting: Setting):
         self.setting = setting
         self.dataset_json = json.loads((folder / "dataset.json").read_text())
-        self.plans = small_plans(json.loads((folder / "nnUNetPlans.json").read_text()), setting)
+        self.plans = small_plans(json.loads((folder / f"{setting.plans}.json").read_text()), setting)
         self.manager = PlansManager(self.plans)
         self.configuration = self.manager.get_configuration(setting.configuration)
         self.labels = self.manager.get_label_manager(self.dataset_json)

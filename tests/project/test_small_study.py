@@ -117,11 +117,13 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert re.search(message, line)
 
 
-def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3, preset="hippocampus3d", channels=1):
+def write_preprocessed(
+    folder, cases, size=(24, 36, 24), noise=0.3, preset="hippocampus3d", channels=1, plans="nnUNetPlans"
+):
     """Writes balls as nnU-Net's preprocessed data, all channels alike but for the noise."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    configuration = {**PRESETS[preset], "data_identifier": f"nnUNetPlans_{name_of(PRESETS[preset])}"}
+    configuration = {**PRESETS[preset], "data_identifier": f"{plans}_{name_of(PRESETS[preset])}"}
     data = folder / configuration["data_identifier"]
     data.mkdir(parents=True)
     names = [f"case_{number:03d}" for number in range(cases)]
@@ -135,7 +137,7 @@ def write_preprocessed(folder, cases, size=(24, 36, 24), noise=0.3, preset="hipp
     splits = [{"train": names[1:], "val": names[:1]}] * 5
     for name, values in (
         ("dataset.json", dataset_json),
-        ("nnUNetPlans.json", plans_of(configuration, channels)),
+        (f"{plans}.json", plans_of(configuration, channels)),
         ("splits_final.json", splits),
     ):
         (folder / name).write_text(json.dumps(values))
@@ -185,7 +187,8 @@ def test_predicts_every_voxel_of_cases_larger_and_smaller_than_the_window(size, 
     ],
 )
 def test_the_other_settings_train_and_predict(setting, preset, channels, size, tmp_path):
-    write_preprocessed(tmp_path / "data", cases=2, size=size, preset=preset, channels=channels)
+    plans = small_training.SETTINGS[setting].plans
+    write_preprocessed(tmp_path / "data", cases=2, size=size, preset=preset, channels=channels, plans=plans)
     data = small_training.Data(tmp_path / "data", small_training.SETTINGS[setting])
     training = small_training.Training(data, "bdclstm1", 100, seed=0, unfinished=tmp_path / "unfinished.pth")
     training._make_step()
