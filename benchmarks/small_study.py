@@ -114,17 +114,24 @@ def prepare(arguments: argparse.Namespace) -> None:
                 options += ["-overwrite_plans_name", setting.plans]
                 options += ["-overwrite_target_spacing", *map(str, setting.spacing)]
             _call("nnUNetv2_plan_and_preprocess", *options)
-        write_small_plans(_preprocessed(setting.dataset), name)
+        write_for_nnunet(_preprocessed(setting.dataset), name)
 
 
-def write_small_plans(folder: Path, name: str) -> None:
-    """Writes a setting's plans beside nnU-Net's, so that its own training can use them: -p nnUNetPlans_<setting>."""
-    from small_training import SETTINGS, small_plans
+def write_for_nnunet(folder: Path, name: str) -> None:
+    """Writes what nnU-Net's own training needs to go by a setting: plans nnUNetPlans_<setting>, and a fold 5.
+
+    The fold trains on what the setting trains on, and validates on every second of its test cases, as nnU-Net's
+    validation takes half a minute a case on one core.
+    """
+    from small_training import SETTINGS, Data, small_plans
 
     setting = SETTINGS[name]
     plans = small_plans(json.loads((folder / f"{setting.plans}.json").read_text()), setting)
     plans["plans_name"] = f"nnUNetPlans_{name}"
     (folder / f"nnUNetPlans_{name}.json").write_text(json.dumps(plans, indent=4) + "\n")
+    data = Data(folder, setting)
+    folds = [*data.splits[:5], {"train": data.training_cases, "val": data.test_cases[::2]}]
+    (folder / "splits_final.json").write_text(json.dumps(folds, indent=4) + "\n")
 
 
 def is_preprocessed(folder: Path, setting: "Setting") -> bool:

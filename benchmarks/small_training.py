@@ -181,8 +181,8 @@ class Data:
         self.source = str(folder / self.configuration.data_identifier)
         self.dataset_class = infer_dataset_class(self.source)
         file, cases = folder / "splits_final.json", sorted(self.dataset_class.get_identifiers(self.source))
-        splits = json.loads(file.read_text()) if file.is_file() else generate_crossval_split(cases)
-        held_out = sorted(case for fold in setting.test_folds for case in splits[fold]["val"])
+        self.splits = json.loads(file.read_text()) if file.is_file() else generate_crossval_split(cases)
+        held_out = sorted(case for fold in setting.test_folds for case in self.splits[fold]["val"])
         self.training_cases = [case for case in cases if case not in held_out]
         # One case a patient, of two that is the first and the second in turn.
         by_patient = [list(group) for _, group in itertools.groupby(held_out, lambda case: case.partition("_frame")[0])]

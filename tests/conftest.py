@@ -15,8 +15,9 @@ from places import COMMANDS
 from shared_work import made_once, shared_folder
 
 # The networks made in this process are tiny: threads wait for each other longer than they compute. Processes that tests
-# start train real ones and have all cores.
+# start train real ones and have all cores, each of them: none should spin while it waits.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset998_Ellipsoids"

@@ -37,6 +37,8 @@ def cases(folder):
 say("start")
 if os.environ.get("CUDA_VISIBLE_DEVICES"):
     say("on " + os.environ["CUDA_VISIBLE_DEVICES"])
+if os.environ.get("OMP_WAIT_POLICY"):
+    say("waits " + os.environ["OMP_WAIT_POLICY"])
 if there("fail"):
     print("no more memory")
     sys.exit(3)

@@ -52,6 +52,9 @@ def _run(job: Job, lock: int) -> int:
         # The programs of this environment first, whether or not it is activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         variables = {"PATH": path, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
+        if job.study.device == "cpu":
+            # nnU-Net takes all cores for each job there, and threads that spin while they wait slow the others down.
+            variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         start = time.monotonic()
         status = run_process(command, job.log.file, variables, inherited=[lock, *locks])
         job.log.end(status, time.monotonic() - start)

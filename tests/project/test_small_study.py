@@ -229,6 +229,20 @@ def test_what_stands_behind_the_blocks_starts_as_it_should_and_is_switched_off_w
     assert all(block.addition[1].weight.grad.any() for block in network.salstm.values())
 
 
+def test_nnunet_itself_gets_a_settings_plans_and_a_fold_of_half_its_test_cases(tmp_path):
+    write_preprocessed(tmp_path, cases=6)
+    names = [f"case_{number:03d}" for number in range(6)]
+    before = [{"train": names[3:], "val": names[:3]}] * 5
+    (tmp_path / "splits_final.json").write_text(json.dumps(before))
+    for _ in range(2):
+        small_study.write_for_nnunet(tmp_path, "hippocampus_3d")
+        splits = json.loads((tmp_path / "splits_final.json").read_text())
+        assert splits == [*before, {"train": names[3:], "val": [names[0], names[2]]}]
+    plans = json.loads((tmp_path / "nnUNetPlans_hippocampus_3d.json").read_text())
+    assert plans["plans_name"] == "nnUNetPlans_hippocampus_3d"
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [24, 32, 24]
+
+
 def test_dice_of_hand_counted_masks():
     one, two, none = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool), np.zeros(4, bool)
     assert small_training._dice(one, two) == 0.4
