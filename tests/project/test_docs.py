@@ -134,3 +134,15 @@ def test_the_table_of_defaults_is_the_measured_one():
             rows.append([preset, name, *sizes, ratio(found["training_step"]), ratio(found["inference_tile"])])
     table = Table(pandas.DataFrame(rows[1:], columns=rows[0]), text_columns=2)
     assert markdown_table(table) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_what_nnunets_own_trainings_say_is_what_was_compared():
+    (file,) = (ROOT / "docs" / "results").glob("accuracy_Dataset004_*.json")
+    told = " ".join((ROOT / "docs" / "evidence.md").read_text().split())
+    report = json.loads(file.read_text())
+    assert all(sentence in told for sentence in report["sentences"])
+    scores = pandas.DataFrame(report["scores"]["rows"], columns=report["scores"]["columns"])
+    means = scores.groupby(["method", "seed"])["dice"].mean()
+    for method, values in means.groupby("method"):
+        row = f"| {report['methods'][method]['short']} | {', '.join(f'{value:.4f}' for value in values)} |"
+        assert row in told
