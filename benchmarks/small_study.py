@@ -114,7 +114,8 @@ def prepare(arguments: argparse.Namespace) -> None:
                 options += ["-overwrite_plans_name", setting.plans]
                 options += ["-overwrite_target_spacing", *map(str, setting.spacing)]
             _call("nnUNetv2_plan_and_preprocess", *options)
-        write_for_nnunet(_preprocessed(setting.dataset), name)
+        if setting.host != "swin_unetr":  # which nnU-Net's plans cannot name
+            write_for_nnunet(_preprocessed(setting.dataset), name)
 
 
 def write_for_nnunet(folder: Path, name: str) -> None:

@@ -243,6 +243,18 @@ def test_nnunet_itself_gets_a_settings_plans_and_a_fold_of_half_its_test_cases(t
     assert plans["configurations"]["3d_fullres"]["patch_size"] == [24, 32, 24]
 
 
+def test_nnunet_gets_no_plans_of_a_host_that_it_cannot_build(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results", "n_proc_DA"):
+        monkeypatch.setenv(f"nnUNet_{name}", "1")  # put back afterwards
+    (tmp_path / "data" / "ISIC2018_sample").mkdir(parents=True)
+    data = tmp_path / "work" / "preprocessed" / "Dataset701_ISIC2018"
+    (tmp_path / "work" / "raw" / data.name).mkdir(parents=True)
+    write_preprocessed(data, cases=2, size=(1, 130, 130), preset="isic2d")
+    for setting, plans in (("isic_2d_swin", []), ("isic_2d", ["nnUNetPlans_isic_2d.json"])):
+        assert small("prepare", setting, "--data", tmp_path / "data", "--work", tmp_path / "work") == 0
+        assert [file.name for file in data.glob("nnUNetPlans_isic*.json")] == plans
+
+
 def test_dice_of_hand_counted_masks():
     one, two, none = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool), np.zeros(4, bool)
     assert small_training._dice(one, two) == 0.4
