@@ -84,7 +84,7 @@ def _results(methods: Group) -> str:
         difference = better = "" if method == "stock" else "-"
         removed = [100 * run["removed"]["all"] for run in runs.values() if run["removed"]]
         if method != "stock" and (pairs := _pairs(runs, methods.get("stock", {}))):
-            difference = _with_interval(_differences(pairs), 0.95)
+            difference = _with_interval([_differences(pairs)], 0.95)
             by_case = _by_case(pairs)
             better = f"{sum(d > 1 for d in by_case)} / {sum(d < -1 for d in by_case)}"
         mean = np.mean([run["dice"] for run in runs.values()])
@@ -104,20 +104,23 @@ def _results(methods: Group) -> str:
 
 
 def _overview(groups: dict[tuple[str, int], Group]) -> str:
-    """Returns the planned comparisons after each setting's longest schedule, over trainings."""
+    """Returns the planned comparisons after each setting's longest schedule, over trainings, and all settings' mean."""
     longest = dict(groups.keys())  # sorted: the last of a setting stays
-    cells = {
-        (setting, comparison): f"{_with_interval(_differences(pairs), TOGETHER)} ({len(pairs)})"
-        for setting, steps in longest.items()
-        for comparison, pairs in _planned_pairs(groups[setting, steps])
-    }
-    if not cells:
+    found: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for setting, steps in longest.items():
+        for comparison, pairs in _planned_pairs(groups[setting, steps]):
+            found[comparison][setting] = _differences(pairs)
+    if not found:
         return ""
-    settings = [setting for setting in longest if any(setting == of for of, _ in cells)]
-    comparisons = sorted({comparison for _, comparison in cells})
-    rows = [[name, *[cells.get((setting, name), "-") for setting in settings]] for name in comparisons]
-    heads = [f"{setting}, {longest[setting]} steps" for setting in settings]
-    return "### The planned comparisons\n\n" + _table([f"points [{100 * TOGETHER:.1f} %] (seeds)", *heads], rows)
+    settings = [setting for setting in longest if any(setting in of for of in found.values())]
+    rows = []
+    for comparison, of in sorted(found.items()):
+        each = (f"{_with_interval([of[name]], TOGETHER)} ({len(of[name])})" if name in of else "-" for name in settings)
+        rows.append([comparison, f"{_with_interval([*of.values()], TOGETHER)} ({len(of)})", *each])
+    heads = [f"{name}, {longest[name]} steps (seeds)" for name in settings]
+    return "### The planned comparisons\n\n" + _table(
+        [f"points [{100 * TOGETHER:.1f} %]", "mean of settings (settings)", *heads], rows
+    )
 
 
 def _planned(methods: Group) -> str:
@@ -125,8 +128,8 @@ def _planned(methods: Group) -> str:
         [
             comparison,
             str(len(pairs)),
-            _with_interval(_differences(pairs), TOGETHER),
-            _with_interval(_by_case(pairs), TOGETHER),
+            _with_interval([_differences(pairs)], TOGETHER),
+            _with_interval([_by_case(pairs)], TOGETHER),
         ]
         for comparison, pairs in _planned_pairs(methods)
     ]
@@ -199,12 +202,19 @@ def _mean(scores: Iterable[float | None]) -> float:
     return float(np.mean([score for score in scores if score is not None]))
 
 
-def _with_interval(differences: list[float], level: float) -> str:
-    """Returns the mean with its Student interval, or alone where there is one difference."""
-    mean, number = float(np.mean(differences)), len(differences)
-    if number < 2:
+def _with_interval(groups: list[list[float]], level: float) -> str:
+    """Returns the mean of the groups' means with its Student interval, or alone where a group has one difference.
+
+    Groups may differ in spread, so the degrees of freedom are those of Welch and Satterthwaite.
+    """
+    mean = float(np.mean([np.mean(group) for group in groups]))
+    if min(map(len, groups)) < 2:
         return _points(mean)
-    half = student.ppf((1 + level) / 2, number - 1) * np.std(differences, ddof=1) / math.sqrt(number)
+    parts = [float(np.var(group, ddof=1)) / len(group) for group in groups]
+    half = 0.0
+    if total := sum(parts):
+        freedom = total**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+        half = float(student.ppf((1 + level) / 2, freedom)) * math.sqrt(total) / len(groups)
     return f"{_points(mean)} [{_points(mean - half)}, {_points(mean + half)}]"
 
 

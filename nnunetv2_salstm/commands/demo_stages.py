@@ -18,7 +18,7 @@ from nnunetv2_salstm.converters import phantom
 from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
-from nnunetv2_salstm.host.commands import on_device, run_nnunet
+from nnunetv2_salstm.host.commands import on_device, patient_threads, run_nnunet
 from nnunetv2_salstm.host.files import atomic_write
 from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.versions import (
@@ -127,12 +127,10 @@ class _Demo:
             # Compiling takes longer than this training.
             "nnUNet_compile": "f",
             "nnUNet_def_n_proc": "1",
-            # Threads that spin while they wait make a run several times slower on a busy machine.
-            "OMP_WAIT_POLICY": "PASSIVE",
         }
         kind, visible = on_device(device)
         self.device_option = ("-device", kind)
-        self.environment |= visible
+        self.environment |= visible | patient_threads(kind)
         self.console = _Console(stages=3 + len(METHODS))
 
     def run(self) -> Document:

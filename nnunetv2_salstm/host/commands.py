@@ -40,6 +40,17 @@ def on_device(device: str) -> tuple[str, dict[str, str]]:
     return kind, {"CUDA_VISIBLE_DEVICES": visible.split(",")[int(index)] if visible else index}
 
 
+def patient_threads(device: str) -> dict[str, str]:
+    """Returns the environment in which commands on a CPU do not slow each other down, unless the user says otherwise.
+
+    nnU-Net takes all cores for each of them, and threads that spin while they wait keep others from working.
+
+    Args:
+        device: "cpu" or another.
+    """
+    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")} if device == "cpu" else {}
+
+
 def run_nnunet(
     name: str,
     *arguments: str,

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from nnunetv2_salstm.host.commands import run_process
+from nnunetv2_salstm.host.commands import patient_threads, run_process
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.jobs import Job, jobs_of
 from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
@@ -51,10 +51,8 @@ def _run(job: Job, lock: int) -> int:
         print(f"{job.name}: {shlex.join(command)}\n", end="", flush=True)
         # The programs of this environment first, whether or not it is activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        variables = {"PATH": path, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
-        if job.study.device == "cpu":
-            # nnU-Net takes all cores for each job there, and threads that spin while they wait slow the others down.
-            variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+        visible = {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
+        variables = {"PATH": path, **visible, **patient_threads(job.study.device)}
         start = time.monotonic()
         status = run_process(command, job.log.file, variables, inherited=[lock, *locks])
         job.log.end(status, time.monotonic() - start)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nnunetv2_salstm.host import commands
-from nnunetv2_salstm.host.commands import on_device, run_command, run_nnunet
+from nnunetv2_salstm.host.commands import on_device, patient_threads, run_command, run_nnunet
 from nnunetv2_salstm.host.errors import SalstmError
 
 # A command with a worker; what is deaf does not hear of an interrupt, nor of a polite request.
@@ -110,6 +110,16 @@ def test_nnunet_sees_the_gpu_that_was_named(device, visible, expected, monkeypat
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert on_device(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "expected"), [("cpu", None, "PASSIVE"), ("cpu", "ACTIVE", "ACTIVE"), ("cuda", None, None)]
+)
+def test_threads_of_a_cpu_do_not_spin_unless_they_are_told_to(device, given, expected, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert patient_threads(device).get("OMP_WAIT_POLICY") == expected
 
 
 @pytest.mark.nightly

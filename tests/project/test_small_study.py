@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from places import ROOT
 from presets import PRESETS, name_of, plans_of
@@ -76,18 +77,33 @@ def test_verify_compares_the_tables(results, tmp_path, monkeypatch, capsys):
     assert "of the tables must be '| stock | 0." in capsys.readouterr().err
 
 
-def test_the_overview_has_the_longest_schedule_and_three_pairs_of_seeds():
-    def runs(*scores):
-        return {seed: {"dice": dice} for seed, dice in enumerate(scores)}
+def runs(*scores):
+    return {seed: {"dice": dice} for seed, dice in enumerate(scores)}
 
+
+def test_the_overview_has_the_longest_schedule_and_three_pairs_of_seeds():
     short = {"stock": runs(0.1, 0.1, 0.1), "A0": runs(0.9, 0.9, 0.9)}
     long = {"stock": runs(0.5, 0.6, 0.7), "A0": runs(0.51, 0.62, 0.73, 0.8), "bdclstm0": runs(0.5, 0.6)}
     groups = {("one", 400): short, ("one", 1500): long, ("two", 400): {"stock": runs(0.5), "A0": runs(0.6)}}
     *_, heads, _, row = small_tables._overview(groups).splitlines()
-    assert heads == "| points [98.3 %] (seeds) | one, 1500 steps |"
+    assert heads == "| points [98.3 %] | mean of settings (settings) | one, 1500 steps (seeds) |"
     # Student's t is 7.65 there at 2 degrees of freedom; standard error 1 / sqrt(3).
-    assert row == "| A0 - stock | +2.0 [-2.4, +6.4] (3) |"
+    assert row == "| A0 - stock | +2.0 [-2.4, +6.4] (1) | +2.0 [-2.4, +6.4] (3) |"
     assert small_tables._overview({("two", 400): short | {"A0": runs(0.9, 0.9)}}) == ""
+
+
+def test_the_mean_of_settings_counts_each_once():
+    one, two = [1.0, 2.0, 4.0, 3.5, 2.5], [-0.5, 0.2, 0.1]
+    groups = {
+        (setting, 1500): {"stock": runs(*[0.0] * len(gains)), "A0": runs(*[gain / 100 for gain in gains])}
+        for setting, gains in (("one", one), ("two", two))
+    }
+    *_, row = small_tables._overview(groups).splitlines()
+    # Half of Welch's interval for a sum, which scipy has for a difference.
+    low, high = scipy.stats.ttest_ind(one, [-gain for gain in two], equal_var=False).confidence_interval(1 - 0.05 / 3)
+    expected = f"{(np.mean(one) + np.mean(two)) / 2:+.1f} [{low / 2:+.1f}, {high / 2:+.1f}] (2)"
+    assert row.startswith(f"| A0 - stock | {expected} | +2.6 [")
+    assert small_tables._with_interval([[1.0, 1.0], [2.0, 2.0]], 0.95) == "+1.5 [+1.5, +1.5]"
 
 
 RUN = ("--settings", "acdc_3d", "--methods", "stock", "--steps", 1, "--seeds", 0)

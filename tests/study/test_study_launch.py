@@ -228,17 +228,11 @@ def test_a_training_on_two_gpus_sees_these_alone(toys, gpus):
     assert [word.removeprefix("-") for word in words[-2:]] == ["num_gpus", "2"]
 
 
-@pytest.mark.parametrize(
-    ("device", "given", "expected"), [("cpu", None, "PASSIVE"), ("cpu", "ACTIVE", "ACTIVE"), ("cuda", None, None)]
-)
-def test_jobs_on_a_cpu_do_not_spin_while_they_wait(device, given, expected, toys, monkeypatch):
+def test_jobs_on_a_cpu_do_not_spin_while_they_wait(toys, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY")
-    if given:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
-    toys.write(folds=[0], test=False, device=device)
+    toys.write(folds=[0], test=False, device="cpu")
     assert run_job(jobs_of(read_study(toys.file))[0], wait=False) == 0
-    found = {policy: toys.calls(f"waits {policy}") for policy in ("PASSIVE", "ACTIVE")}
-    assert [policy for policy, calls in found.items() if calls] == [expected] * (expected is not None)
+    assert toys.calls("waits PASSIVE")
 
 
 @snakemake
