@@ -13,8 +13,10 @@ import argparse
 import fcntl
 import itertools
 import json
+import math
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -30,13 +32,15 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_study"
 NICE = 19
+# What is left around the labels where images are cut, in mm; the patches of the settings hold most of it.
+MARGIN = 30.0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the runs (default: the repository's)")
-    parser.add_argument("--verify", action="store_true", help="compare tables, figure and checksums with the runs")
+    parser.add_argument("--verify", action="store_true", help="compare tables and checksums with the runs")
     commands = parser.add_subparsers(dest="command")
     prepare_parser = commands.add_parser("prepare", help="convert, plan and preprocess the data of settings")
     prepare_parser.add_argument("settings", nargs="+")
@@ -99,15 +103,18 @@ def prepare(arguments: argparse.Namespace) -> None:
     if arguments.data is None or not Path(arguments.data).is_dir():
         raise SalstmError(f"--data must be the folder of the real data (or set SALSTM_REAL_DATA), got {arguments.data}")
     for name in arguments.settings:
-        setting = SETTINGS[name]
-        source, raw = Path(arguments.data) / setting.source, Path(os.environ["nnUNet_raw"]) / setting.dataset
+        setting, raw = SETTINGS[name], Path(os.environ["nnUNet_raw"])
+        source, whole, used = Path(arguments.data) / setting.source, raw / setting.whole, raw / setting.dataset
         if not source.is_dir():
             raise SalstmError(f"--data must have the folder {setting.source} for {name}; there is none at {source}")
-        if not raw.exists():
+        converted = whole if setting.whole else used
+        if not converted.exists():
             if setting.convert:
-                _call("nnUNetv2_salstm", "convert", *setting.convert, "-i", str(source), "-d", setting.dataset[7:10])
+                _call("nnUNetv2_salstm", "convert", *setting.convert, "-i", str(source), "-d", converted.name[7:10])
             else:
-                raw.symlink_to(source.absolute())
+                converted.symlink_to(source.absolute())
+        if not used.exists():
+            crop_to_labels(whole, used)
         if not is_preprocessed(_preprocessed(setting.dataset), setting):
             options = ["-d", str(int(setting.dataset[7:10])), "-c", setting.configuration, "-np", "1"]
             if setting.spacing:
@@ -116,6 +123,26 @@ def prepare(arguments: argparse.Namespace) -> None:
             _call("nnUNetv2_plan_and_preprocess", *options)
         if setting.host != "swin_unetr":  # which nnU-Net's plans cannot name
             write_for_nnunet(_preprocessed(setting.dataset), name)
+
+
+def crop_to_labels(whole: Path, cropped: Path) -> None:
+    """Copies raw data, with each image cut to what is `MARGIN` mm or less from a label within the slices."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    begun = cropped.with_name(f".{cropped.name}")
+    shutil.rmtree(begun, ignore_errors=True)
+    shutil.copytree(whole, begun)
+    for file in sorted((begun / "labelsTr").glob("*.nii.gz")):
+        label = sitk.ReadImage(file)
+        labelled = sitk.GetArrayViewFromImage(label).any(0)  # (Y, X)
+        box = []
+        for axis, spacing in enumerate(label.GetSpacing()[:2]):
+            inside, margin = np.flatnonzero(labelled.any(axis)), math.ceil(MARGIN / spacing)
+            box.append(slice(max(0, int(inside[0]) - margin), int(inside[-1]) + margin + 1))
+        for path in (file, *(begun / "imagesTr").glob(file.name.replace(".nii.gz", "_*.nii.gz"))):
+            sitk.WriteImage(sitk.ReadImage(path)[(*box, slice(None))], path)
+    begun.rename(cropped)
 
 
 def write_for_nnunet(folder: Path, name: str) -> None:

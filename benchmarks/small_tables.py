@@ -41,13 +41,14 @@ def read_runs(results: Path) -> dict[tuple[str, int], Group]:
         try:
             run = json.loads(file.read_text())
             written = run["format"]
+            setting, steps, method, seed = (run[name] for name in ("setting", "steps", "method", "seed"))
         except (ValueError, KeyError, TypeError) as error:
             raise SalstmError(f"{file} is not a run of the small study ({type(error).__name__}); remove it") from None
         if written != FORMAT:
             raise SalstmError(
                 f"{file}: format must be {FORMAT}, got {written!r}; take the small_study.py that wrote it"
             )
-        groups[run["setting"], run["steps"]][run["method"]][run["seed"]] = run
+        groups[setting, steps][method][seed] = run
     return dict(sorted(groups.items()))
 
 

@@ -180,7 +180,8 @@ def make_blocks(network: nn.Module, config: SALSTMConfig) -> SkipBlocks:
             for stage in config.stages(len(strides))
         }
     parameter = next(network.parameters())
-    return SkipBlocks(blocks, len(strides), config.frames).to(parameter.device, parameter.dtype)
+    added = SkipBlocks(blocks, len(strides), config.frames).to(parameter.device, parameter.dtype)
+    return added.train(network.training)
 
 
 def cell_size(strides: list[tuple[int, ...]], stage: int, grid: int) -> tuple[int, ...]:

@@ -86,7 +86,8 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
     rewritten["configurations"][configuration]["architecture"] = extended
     if shrinks:
         batch_size, patch_size = resolved["batch_size"], resolved["patch_size"]
-        fits = batch_size * feature_map_size(architecture, patch_size) // feature_map_size(extended, patch_size)
+        stock = feature_map_size(without_salstm(architecture), patch_size)
+        fits = batch_size * stock // feature_map_size(extended, patch_size)
         rewritten["configurations"][configuration]["batch_size"] = max(min(batch_size, SMALLEST_BATCH), fits)
     return rewritten
 

@@ -130,6 +130,16 @@ def test_frames_shrink_the_batch_to_the_planned_memory(network):
     assert kept["configurations"]["2d"]["batch_size"] == plan["batch_size"]
 
 
+def test_frames_shrink_the_batch_alike_where_the_plans_have_values_of_their_own():
+    plans, own = plans_of(PRESETS["acdc2d"]), copy.deepcopy(plans_of(PRESETS["acdc2d"]))
+    own["configurations"]["2d"]["architecture"]["arch_kwargs"]["salstm"] = {"module": "A"}
+    sizes = {
+        add_to_plans(given, "2d", {"module": "A", "sequence": "frames"})["configurations"]["2d"]["batch_size"]
+        for given in (plans, own)
+    }
+    assert len(sizes) == 1
+
+
 @pytest.mark.parametrize(("planned", "expected"), [(1, 1), (2, 2), (3, 2)])
 def test_the_batch_does_not_shrink_below_nnunets_least(planned, expected):
     plan = {**tiny(2), "batch_size": planned}

@@ -106,13 +106,18 @@ def sentence(table: pd.DataFrame) -> str:
     by = table.set_index("off")
     with_blocks, without, change = by["dice"][NOTHING], by["dice"][ALL], by["change"][ALL]
     count = int(by["cases"][NOTHING])
-    measured = f"(Dice {with_blocks:.3f} with, {without:.3f} without, {count} case{'s' if count != 1 else ''})"
+    better, worse = by["better"][ALL], by["worse"][ALL]
+    both_ways = f"; {better} better and {worse} worse by more than a point" if better and worse else ""
+    measured = f"(Dice {with_blocks:.3f} with, {without:.3f} without, {count} case{'s' * (count != 1)}{both_ways})"
     if pd.isna(change):
         return "there is nothing to see without its blocks either: no case has a label, or a prediction."
     stages = by["change"].drop([NOTHING, ALL])
-    if by["change"].abs().max() < NO_LOSS:
+    if by["change"].abs().max() < NO_LOSS and not by[["better", "worse"]].to_numpy().any():
         return f"its blocks do nothing for these cases: without them this model loses nothing {measured}."
-    text = f"without its blocks this model {'loses' if change < 0 else 'gains'} {_points(change)} {measured}"
+    moves = f"{'loses' if change < 0 else 'gains'} {_points(change)}"
+    if abs(change) < NO_LOSS:
+        moves = "neither gains nor loses in the mean"
+    text = f"without its blocks this model {moves} {measured}"
     if len(stages) > 1 and stages.min() <= -NO_LOSS:
         text += f", most without those of stage {stages.idxmin()} ({_points(stages.min())})"
     return f"{text}."

@@ -221,7 +221,10 @@ def rank_stability(values: Mapping[str, np.ndarray], higher_is_better: bool = Tr
         there, of_trainings = np.isfinite(array), weights(len(array))
         known = of_trainings @ there
         by_unit = of_trainings @ np.where(there, array, 0.0) / np.maximum(known, 1)
-        means.append((of_units * by_unit).sum(axis=1) / np.maximum((of_units * (known > 0)).sum(axis=1), 1))
+        units = (of_units * (known > 0)).sum(axis=1)
+        # A mean over nothing is last.
+        worst = -np.inf if higher_is_better else np.inf
+        means.append(np.where(units > 0, (of_units * by_unit).sum(axis=1) / np.maximum(units, 1), worst))
     best_first = np.array(means) * (-1 if higher_is_better else 1)
     # Rounded, as what differs by less is a tie.
     ranks = rankdata(np.round(best_first / TIE), method="min", axis=0).astype(int)

@@ -1,5 +1,6 @@
 """Two questions, two answers: do these trained networks differ, and do the methods that made them?"""
 
+import itertools
 import math
 import warnings
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -209,8 +210,7 @@ def compare_methods(
     repeats = [
         Repeat(short[method], str(seed), str(other), estimate(*_paired(theirs, values, units), higher_is_better))
         for method, of_method in by_seed.items()
-        for (seed, values), *others in [of_method.items()]
-        for other, theirs in others
+        for (seed, values), (other, theirs) in itertools.combinations(of_method.items(), 2)
     ]
     networks, methods, moved, notes = {}, {}, {}, {}
     for method, of_method in trainings.items():
@@ -244,12 +244,13 @@ def compare_methods(
     if repeats:
         sentences += _noise(repeats, digits)
     ranks: dict[str, Rank] = {}
-    if len(trainings) > 2:
-        finite = {
-            method: np.array([_by_unit(np.where(np.isinf(row), np.nan, row), units) for row in seeds.values()])
-            for method, seeds in by_seed.items()
+    if len(trainings) > 2 and any(np.isinf(row).any() for seeds in by_seed.values() for row in seeds.values()):
+        sentences.append("Ranks: none, as some values are infinite, where a structure was missed.")
+    elif len(trainings) > 2:
+        values_of = {
+            method: np.array([_by_unit(row, units) for row in seeds.values()]) for method, seeds in by_seed.items()
         }
-        ranks = rank_stability(finite, higher_is_better)
+        ranks = rank_stability(values_of, higher_is_better)
         best = min(ranks, key=lambda method: ranks[method].rank)
         sentences.append(
             f"Ranks: {short[best]} has the best mean; it stays first in {_percent(ranks[best].first)} of resamples of "

@@ -63,7 +63,7 @@ def graft_model(
     except ValueError:
         if find_trainer(trainer) is None:
             raise SalstmError(f"-tr must be {NAME_RULE}; or one that nnU-Net finds; got {trainer!r}") from None
-    files = find_checkpoints(source)
+    files = find_checkpoints(source.absolute())
     first = _read(files[0])["init_args"]
     configuration = first["configuration"]
     graft = Graft(trainer, read_config(config, configuration) if config else {})
@@ -128,6 +128,8 @@ def _graft_file(file: Path, graft: Graft, plans: dict[str, Any], folder: Path) -
     if {**theirs, "continue_training": None} != {**plans, "continue_training": None}:
         raise SalstmError(f"{file} was trained with other plans than the folds before it; graft it on its own")
     path = Path(f"fold_{extended['init_args']['fold']}") / (file.name if file.name in NAMES else FINAL)
+    if (folder / path).exists():
+        raise SalstmError(f"{file} is of {path}, which another checkpoint is of too; graft it on its own")
     (folder / path).parent.mkdir(exist_ok=True)
     torch.save(extended, folder / path)
     weights, stock = extended["network_weights"], checkpoint["network_weights"]

@@ -208,6 +208,11 @@ def read_study(file: Path) -> Study:
     reader = _Reader(file, {key.value: key.start_mark.line + 1 for key in marked})
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise reader.fail(twice, f"{twice} is given twice")
+    for key, value in getattr(node, "value", []):
+        for scalar in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if scalar.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"0\d+", scalar.value):
+                # YAML takes such numbers for octal ones.
+                raise reader.fail(key.value, f"{key.value} must have numbers without leading zeros; got {scalar.value}")
     return reader.study(values)
 
 

@@ -293,6 +293,15 @@ def test_a_file_becomes_the_folder_of_its_fold(model, tmp_path, capsys):
     assert architecture_of(again, "2d")["arch_kwargs"]["salstm"] == salstm
 
 
+@pytest.mark.parametrize("word", ["checkpoint_final.pth", "."])
+def test_a_source_may_be_given_from_its_own_folder(word, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(model / "fold_1")
+    assert graft(word, "-o", tmp_path / "out") == 0
+    (made,) = (tmp_path / "out").glob("*/*")
+    assert (made / "dataset_fingerprint.json").is_file()
+    assert (made / "fold_1" / "checkpoint_final.pth").is_file()
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(model, tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails as on a full disk
@@ -357,6 +366,10 @@ def other_plans(model):
     torch.save(checkpoint, model / "fold_1" / "checkpoint_final.pth")
 
 
+def a_backup(model):
+    shutil.copytree(model / "fold_0", model / "fold_0_old")
+
+
 def nothing(model):
     for fold in model.glob("fold_*"):
         shutil.rmtree(fold)
@@ -378,6 +391,7 @@ def config(text):
         (malicious, "checkpoint_final.pth holds more than numbers and plain values, .* could run code"),
         (weights_only, "it has no init_args, trainer_name"),
         (other_plans, "checkpoint_final.pth was trained with other plans than the folds before it"),
+        (a_backup, "checkpoint_final.pth is of fold_0/checkpoint_final.pth, which another checkpoint is of too"),
         (nothing, "has no checkpoints; a results folder such as nnUNetTrainer__nnUNetPlans__3d_fullres has them"),
         (shutil.rmtree, "CHECKPOINT must be a file or a results folder, there is nothing at"),
         (lambda model: ["-tr", "nnUNetTrainerSALSTM_C"], "-tr must be one of nnUNetTrainerSALSTM_A,"),

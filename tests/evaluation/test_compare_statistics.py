@@ -130,6 +130,12 @@ def test_ranks():
     assert rank_stability(values) == ranks
 
 
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_a_mean_over_nothing_is_last(higher_is_better):
+    values = {"nothing": np.full((2, 9), np.nan), "a": np.full((2, 9), 0.5), "b": np.full((2, 9), -0.5)}
+    assert rank_stability(values, higher_is_better)["nothing"].rank == 3
+
+
 def test_a_rank_does_not_hold_over_another_training():
     # One lucky training of two: the mean is first, but not where the unlucky one is drawn twice.
     values = {"a": np.array([[0.9] * 30, [0.7] * 30]), "b": np.full((2, 30), 0.75), "c": np.full((2, 30), 0.5)}

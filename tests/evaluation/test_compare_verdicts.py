@@ -153,10 +153,10 @@ def test_an_a_a_pair_is_noise_and_no_claim():
     (sentence,) = alone["again"].sentences
     assert sentence.startswith("A/A: again is the same method as stock, trained again: 0.")
     assert alone["A"].networks.p == alone["A"].networks.p_uncorrected
-    assert len(alone.repeats) == 3 * 2
+    assert len(alone.repeats) == 3 * 3  # every pair of three seeds, not only those with the first
     noise = next(sentence for sentence in alone.sentences if sentence.startswith("Noise"))
     gaps = [abs(pair.networks.difference) for pair in alone.repeats]
-    assert f"by {np.median(gaps):.4f} in the median, {max(gaps):.4f} at most (6 pairs;" in noise
+    assert f"by {np.median(gaps):.4f} in the median, {max(gaps):.4f} at most (9 pairs;" in noise
 
 
 def test_equivalence_has_to_be_shown():
@@ -219,6 +219,14 @@ def test_ranks_are_of_three_methods_or_more():
     assert found.ranks["A"].first == 1.0
     assert "Ranks: A has the best mean; it stays first in 100.0 % of resamples" in str(found)
     assert not compare_methods({"stock": scores["stock"], "A": scores["A"]}).ranks
+
+
+def test_there_are_no_ranks_of_infinite_values():
+    """A method that misses everything must not be first among distances."""
+    scores = {"stock": np.full((1, 60), 3.0), "A": np.full((1, 60), 4.0), "nothing": np.full((1, 60), np.inf)}
+    found = compare_methods(scores, higher_is_better=False)
+    assert not found.ranks
+    assert "Ranks: none, as some values are infinite" in str(found)
 
 
 def test_the_example_runs():

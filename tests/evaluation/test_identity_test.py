@@ -141,11 +141,16 @@ NOTHING, NONE = [(0.8, 0.8), (0.6, 0.6)], (math.nan, math.nan)
             "without, 2 cases).",
         ),
         (
+            {"all": [(0.9, 0.9), (0.5, 0.5)]},
+            "without its blocks this model neither gains nor loses in the mean (Dice 0.700 with, 0.700 without, "
+            "2 cases; 1 better and 1 worse by more than a point).",
+        ),
+        (
             {"nothing": [NONE, NONE], "all": [NONE, NONE]},
             "there is nothing to see without its blocks either: no case has a label, or a prediction.",
         ),
     ],
-    ids=["loses", "by stage", "gains", "nothing", "empty"],
+    ids=["loses", "by stage", "gains", "nothing", "both ways", "empty"],
 )
 def test_one_sentence(found, said):
     assert sentence(losses(found_with(**{"nothing": NOTHING} | found))) == said

@@ -363,6 +363,12 @@ def test_blocks_take_the_dtype_of_the_network():
     assert network(torch.randn(1, 2, *PLANS["2D"]["patch_size"], dtype=torch.double))[0].dtype == torch.float64
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_blocks_are_in_the_networks_mode(training):
+    network = add_salstm(build(PLANS["2D"]).train(training), {"module": "A"})
+    assert {module.training for module in network.modules()} == {training}
+
+
 class WithoutSkips(nn.Module):
     def __init__(self, **attributes):
         super().__init__()

@@ -146,3 +146,5 @@ def test_what_nnunets_own_trainings_say_is_what_was_compared():
     for method, values in means.groupby("method"):
         row = f"| {report['methods'][method]['short']} | {', '.join(f'{value:.4f}' for value in values)} |"
         assert row in told
+    difference = 100 * (means["nnUNetTrainerSALSTM_A_30epochs_50its"] - means["nnUNetTrainerSALSTMOff_30epochs_50its"])
+    assert f"in nnU-Net's own {difference.mean():.1f}" in " ".join((ROOT / "README.md").read_text().split())

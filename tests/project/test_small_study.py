@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import SimpleITK
 import torch
 from places import ROOT
 from presets import PRESETS, name_of, plans_of
@@ -265,10 +266,33 @@ def test_nnunet_gets_no_plans_of_a_host_that_it_cannot_build(tmp_path, monkeypat
     (tmp_path / "data" / "ISIC2018_sample").mkdir(parents=True)
     data = tmp_path / "work" / "preprocessed" / "Dataset701_ISIC2018"
     (tmp_path / "work" / "raw" / data.name).mkdir(parents=True)
-    write_preprocessed(data, cases=2, size=(1, 130, 130), preset="isic2d")
+    write_preprocessed(data, cases=2, size=(1, 130, 130), preset="isic2d", plans="nnUNetPlans_coarse")
     for setting, plans in (("isic_2d_swin", []), ("isic_2d", ["nnUNetPlans_isic_2d.json"])):
         assert small("prepare", setting, "--data", tmp_path / "data", "--work", tmp_path / "work") == 0
         assert [file.name for file in data.glob("nnUNetPlans_isic*.json")] == plans
+
+
+def test_images_are_cut_around_their_labels_within_the_slices(tmp_path):
+    whole, cropped = tmp_path / "Dataset001_Whole", tmp_path / "Dataset002_Cropped"
+    for folder in ("imagesTr", "labelsTr"):
+        (whole / folder).mkdir(parents=True)
+    (whole / "dataset.json").write_text("{}")
+    labels = np.zeros((3, 100, 90), np.uint8)  # (Z, Y, X)
+    labels[1, 50:60, 10:30] = 2
+    image = np.random.default_rng(0).random(labels.shape, np.float32)
+    volumes = {"labelsTr/a.nii.gz": labels, "imagesTr/a_0000.nii.gz": image, "imagesTr/a_0001.nii.gz": image}
+    for file, array in volumes.items():
+        volume = SimpleITK.GetImageFromArray(array)
+        volume.SetSpacing((1.5, 2.0, 10.0))
+        SimpleITK.WriteImage(volume, whole / file)
+    small_study.crop_to_labels(whole, cropped)
+    for file, array in volumes.items():
+        read = SimpleITK.ReadImage(cropped / file)
+        # 30 mm are 15 voxels along Y and 20 along X, where the image ends first.
+        assert np.array_equal(SimpleITK.GetArrayFromImage(read), array[:, 35:75, :50])
+        assert read.GetOrigin() == (0, 70, 0)
+    assert (cropped / "dataset.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.name, cropped.name]
 
 
 def test_dice_of_hand_counted_masks():

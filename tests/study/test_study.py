@@ -311,6 +311,8 @@ def test_a_wrong_study_file_is_refused_with_its_line(changes, message, tmp_path)
         ("name: [", "is not YAML"),
         ("- a list", "must hold keys such as name and datasets"),
         ("name: a\nname: b", "line 2: name is given twice"),
+        ("name: a\ndatasets: [4, 027]", "line 2: datasets must have numbers without leading zeros; got 027"),
+        ("datasets: 010", "line 1: datasets must have numbers without leading zeros; got 010"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text, message, tmp_path):
