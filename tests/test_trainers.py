@@ -13,7 +13,7 @@ from nnunetv2_salstm import networks, trainers
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host import frames as neighbours
 from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames
-from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName
+from nnunetv2_salstm.host.trainer_names import DESCRIPTIONS, METHODS, TrainerName, epochs_of
 from nnunetv2_salstm.host.versions import describe_nnunet
 from nnunetv2_salstm.plans import salstm_of
 from nnunetv2_salstm.trainers import SALSTMTrainerMixin, get_trainer
@@ -47,6 +47,19 @@ def test_names(name, expected):
     assert issubclass(trainer, nnUNetTrainer)
     assert get_trainer(name) is trainer
     assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("nnUNetTrainer_1epoch", 1),
+        ("nnUNetTrainer_250epochs", 250),
+        ("nnUNetTrainerX_9epochs_seed1", 9),
+        ("nnUNetTrainer", 1000),
+    ],
+)
+def test_epochs_of_any_trainer(name, epochs):
+    assert epochs_of(name) == epochs
 
 
 def test_the_source_that_nnunet_reads_names_the_trainers():

@@ -94,7 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print("Dry run: nothing was written.")
     else:
-        print(f"Written: {target.folder}\nNext: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
+        only = " -c 2d" * collection.neighbours  # 3D would see neighbours twice
+        print(f"Written: {target.folder}")
+        print(f"Next: nnUNetv2_plan_and_preprocess -d {number}{only} --verify_dataset_integrity")
 
 
 def _print(name: str, summary: "Summary") -> None:

@@ -31,7 +31,7 @@ def find(folder: Path, neighbours: int = 0) -> Collection:
         SalstmError: if the folder has no training patients.
     """
     # The folder of the training patients itself will do, but test patients are not trained on by mistake.
-    above = [path for path in (folder / "training", folder) if _patients(path) and path.name != "testing"]
+    above = [path for path in (folder / "training", folder) if _patients(path) and path.resolve().name != "testing"]
     if not above:
         raise not_the_dataset(folder, "ACDC", "training/patient001/, ... (and testing/)")
     problems: list[str] = []

@@ -93,6 +93,7 @@ class Target:
         if self.folder.exists():
             # Nobody may take what is half removed for a dataset, or for one that can be gone on with.
             _write_json(self.folder / BEGUN, {"converted_by": MADE_BY, "removed": True})
+            (self.folder / "dataset.json").unlink(missing_ok=True)
             for path in self.folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)

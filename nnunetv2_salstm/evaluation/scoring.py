@@ -112,7 +112,7 @@ def _results(cases: Sequence[Case], scoring: Scoring, processes: int) -> Iterabl
         except BrokenProcessPool:
             raise SalstmError(
                 f"a process that scored cases was killed, most likely for lack of memory; try fewer than "
-                f"{processes} with --processes. What was scored is kept."
+                f"{processes} with -np. What was scored is kept."
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)

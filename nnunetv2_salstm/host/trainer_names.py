@@ -94,8 +94,8 @@ def name_of_run(name: str, epochs: int | None, iterations: int | None, seed: int
 
 
 def epochs_of(name: str) -> int:
-    """Returns how many epochs any trainer trains, as far as its name says: nnU-Net's own end in _5epochs, too."""
-    match = re.search(r"_([1-9]\d*)epochs(_|$)", name)
+    """Returns how many epochs any trainer trains, as far as its name says: nnU-Net's own end in _1epoch or _5epochs."""
+    match = re.search(r"_([1-9]\d*)epochs?(_|$)", name)
     return int(match[1]) if match else NNUNETS_EPOCHS
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder, read_dataset_json
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import make_once
 from nnunetv2_salstm.study.log import Log
 from nnunetv2_salstm.study.schema import Resources, Study
@@ -336,8 +337,10 @@ def jobs_of(study: Study) -> list[Job]:
         SalstmError: if a data set or nnU-Net's folders are not there.
     """
     jobs: list[Job] = []
-    for name in study.datasets:
-        dataset = Dataset.find(name)
+    datasets = [Dataset.find(name) for name in study.datasets]
+    for name, dataset in zip(study.datasets, datasets, strict=True):
+        if datasets.count(dataset) > 1:
+            raise SalstmError(f"datasets must have each data set once; {name} is {dataset.name}, which is there twice")
         # One after the other, as plans of a data set share its fingerprint.
         before: tuple[str, ...] = ()
         for plans in study.plans:

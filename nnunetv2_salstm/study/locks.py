@@ -6,6 +6,7 @@ is mounted with locks (NFS since version 4, Lustre with the option flock).
 
 import fcntl
 import getpass
+import itertools
 import os
 import shutil
 import socket
@@ -86,7 +87,9 @@ def _try(descriptor: int, file: Path, kind: int) -> bool:
 def gpus_of_this_machine() -> tuple[str, ...]:
     """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip())
+        names = (name.strip() for name in visible.split(","))
+        # As CUDA reads it: what follows a number below 0 does not count.
+        return tuple(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
     return tuple(_nvidia_smi("--query-gpu=index"))
 
 

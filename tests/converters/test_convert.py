@@ -109,6 +109,15 @@ def test_acdc_without_test_labels_and_from_the_training_folder_alone(convert, tm
     assert not (alone / "imagesTs").exists()
 
 
+def test_acdc_test_patients_are_no_training_data_from_their_own_folder_either(
+    nnunet_folders, tmp_path, monkeypatch, capsys
+):
+    source = write_acdc(tmp_path / "ACDC", patients=1, test=2)
+    monkeypatch.chdir(source / "testing")
+    assert cli.main(["convert", "acdc", "-i", ".", "--dry-run"]) == 1
+    assert "must be" in capsys.readouterr().err
+
+
 def test_acdc_neighbours(convert, tmp_path):
     source = write_acdc(tmp_path / "ACDC", patients=2, test=1)
     dataset = convert("acdc", source, "--neighbours", 1)

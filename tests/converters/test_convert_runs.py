@@ -174,6 +174,20 @@ def test_a_number_that_another_dataset_has(where, nnunet_folders, tmp_path, monk
     assert convert("acdc", source, "-d", 28) == 0
 
 
+def test_a_removal_that_is_interrupted_leaves_nothing_that_nnunet_reads(nnunet_folders, tmp_path, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    source = write_acdc(tmp_path / "ACDC", patients=2, test=0)
+    assert convert("acdc", source) == 0
+    made = nnunet_folders / "raw" / "Dataset027_ACDC"
+    smaller = write_acdc(tmp_path / "smaller", patients=1, test=0)
+    monkeypatch.setattr("nnunetv2_salstm.converters.dataset.shutil.rmtree", interrupt)
+    convert("acdc", smaller, "--overwrite")
+    assert (made / "imagesTr").is_dir()
+    assert not (made / "dataset.json").exists()
+
+
 def test_other_splits_are_replaced_with_overwrite_only(nnunet_folders, tmp_path, capsys):
     source = write_acdc(tmp_path / "ACDC", patients=5)
     splits = nnunet_folders / "preprocessed" / "Dataset027_ACDC" / "splits_final.json"

@@ -242,6 +242,11 @@ def test_predictions_are_made_again_when_a_network_is_newer(folders, tmp_path):
     assert "checkpoint_final.pth" in prediction.missing()
 
 
+def test_a_data_set_under_two_names_is_refused(folders, tmp_path):
+    with pytest.raises(SalstmError, match="each data set once; 901 is Dataset901_Spheres, which is there twice"):
+        read_jobs(written(tmp_path, datasets=[901, "Dataset901_Spheres"]))
+
+
 def test_status_says_how_long_the_rest_takes(folders, tmp_path):
     study = read_study(written(tmp_path, test=False, epochs=10))
     jobs = jobs_of(study)
@@ -376,7 +381,7 @@ def test_no_slurm_no_gpu_no_snakemake_and_an_old_python_are_said(tmp_path, monke
     check_executor(study, "local")
     with pytest.raises(SalstmError, match="there is no Slurm on this machine"):
         check_executor(study, "slurm")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1,0")
     on_gpu = read_study(written(tmp_path, device="cuda", resources={"train": {"gpus": 2}}))
     with pytest.raises(SalstmError, match="there is no GPU on this machine for device cuda"):
         check_executor(on_gpu, "local")
