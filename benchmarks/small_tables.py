@@ -174,6 +174,8 @@ def _blocks(methods: Group) -> str:
         share = ", ".join(f"{100 * value:.0f} %" for value in found["share"])
         ranks = (", ".join(f"{value:.1f}" for value in found[name]) for name in ("rank_a", "rank_v", "rank_y"))
         rows.append([method, share, ", ".join(map(_points, off)), *ranks])
+    if not rows:
+        return ""
     heads = ["method", "share of the skip", "one stage off, points", "rank of A", "rank of V", "rank of Y"]
     return _table(heads, rows)
 

@@ -381,10 +381,11 @@ def test_no_slurm_no_gpu_no_snakemake_and_an_old_python_are_said(tmp_path, monke
     check_executor(study, "local")
     with pytest.raises(SalstmError, match="there is no Slurm on this machine"):
         check_executor(study, "slurm")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1,0")
     on_gpu = read_study(written(tmp_path, device="cuda", resources={"train": {"gpus": 2}}))
-    with pytest.raises(SalstmError, match="there is no GPU on this machine for device cuda"):
-        check_executor(on_gpu, "local")
+    for none in ("", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        with pytest.raises(SalstmError, match="there is no GPU on this machine for device cuda"):
+            check_executor(on_gpu, "local")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(SalstmError, match="gpus must be at most 1 on this machine, got 2"):
         check_executor(on_gpu, "local")
