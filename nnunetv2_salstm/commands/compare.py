@@ -165,6 +165,9 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
         require_device(arguments.device)
     if arguments.reference is not None or arguments.predictions:
         raise SalstmError("give either a data set (-d) with -tr, or --reference with -i, not both")
+    for option, value in {"--dataset-json": arguments.dataset_json, "--images": arguments.images}.items():
+        if value is not None:
+            raise SalstmError(f"{option} is for predictions in folders (-i), and -d knows its own; leave it out")
     if not arguments.configuration:
         raise SalstmError("a data set needs the configuration too; add for example: -c 3d_fullres")
     trainers = list(dict.fromkeys(arguments.trainers or ()))
@@ -193,6 +196,11 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "give a data set, as in: compare -d 27 -c 3d_fullres -tr FIRST SECOND; "
             "or --reference LABELS with -i NAME=DIR NAME=DIR"
         )
+    for option, value in {"-c": arguments.configuration, "-tr": arguments.trainers, "-f": arguments.folds}.items():
+        if value:
+            raise SalstmError(
+                f"{option} is of trainings, and -i gives folders; leave it out, or name a data set with -d"
+            )
     named = {}
     for text in arguments.predictions:
         name, separator, folder = text.partition("=")
@@ -214,7 +222,12 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             "which labels there are is not known, as none of the folders has a dataset.json; "
             "give nnU-Net's with --dataset-json"
         )
-    dataset_json = read_dataset_json(found[0], ("labels", "file_ending"))
+    dataset_json, *others = (read_dataset_json(file, ("labels", "file_ending")) for file in found)
+    for file, other in zip(found[1:], others, strict=True):
+        if other["labels"] != dataset_json["labels"]:
+            raise SalstmError(
+                f"{found[0]} and {file} have other labels; give the one that is right with --dataset-json"
+            )
     images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
     return _Task("", runs, arguments.reference, dataset_json, None, images)
 
@@ -227,8 +240,13 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     from nnunetv2_salstm.evaluation.cost import cost_of
     from nnunetv2_salstm.evaluation.examples import find_examples
     from nnunetv2_salstm.evaluation.metrics import Labels
-    from nnunetv2_salstm.evaluation.predictions import find_predictions, read_case_table, read_published
-    from nnunetv2_salstm.evaluation.results import Results, ScoredCase, results_table
+    from nnunetv2_salstm.evaluation.predictions import (
+        find_predictions,
+        read_case_table,
+        read_published,
+        require_equal_splits,
+    )
+    from nnunetv2_salstm.evaluation.results import MEAN, Results, ScoredCase, results_table
     from nnunetv2_salstm.evaluation.runs import methods_of, overlap_of
     from nnunetv2_salstm.evaluation.scoring import Scoring, default_cache, score_cases
     from nnunetv2_salstm.evaluation.verdicts import FIVE_FOLDS
@@ -239,9 +257,11 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     labels = Labels.of_dataset(task.dataset_json)
     if not labels.values:
         raise SalstmError("dataset.json has no label but the background; there is nothing to compare")
+    if MEAN in labels.values:
+        raise SalstmError(f"a label of dataset.json is called {MEAN}, which is what compare calls the mean over labels")
     # All arguments before the long work, as a mistake in them should show at once.
     metrics, without = _metrics(arguments)
-    endpoint = _endpoint(arguments, labels, metrics)
+    endpoint = _endpoint(arguments, labels)
     reader = _reader(task.dataset_json, task.references, ending)
     scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), reader, any(m in SURFACE for m in metrics))
     found, unlike = find_predictions(task.runs, task.references, ending, arguments.common_only)
@@ -252,6 +272,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     subgroups = _subgroups(arguments.subgroups, names)
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
     methods = methods_of(task.runs)
+    require_equal_splits(methods, found)
     unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
     cost = cost_of(methods, arguments.bench)
     processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
@@ -419,6 +440,8 @@ def _picture(example: "Example", name: str, baseline: str) -> "Figure":
 def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Returns the metrics that are scored, and a sentence on those that MONAI would have to be there for."""
     asked = {*(arguments.metrics or ()), arguments.primary.partition(":")[0]}
+    if arguments.published is not None:
+        asked.add("dice")
     wanted = [name for name in METRICS if name in asked or not arguments.metrics]
     if importlib.util.find_spec("monai") is not None:
         return wanted, []
@@ -429,7 +452,7 @@ def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     return left, [sentence] if left != wanted else []
 
 
-def _endpoint(arguments: argparse.Namespace, labels: "Labels", metrics: Sequence[str]) -> "Endpoint":
+def _endpoint(arguments: argparse.Namespace, labels: "Labels") -> "Endpoint":
     from nnunetv2_salstm.evaluation.results import MEAN, Endpoint
 
     metric, _, label = arguments.primary.partition(":")

@@ -81,15 +81,18 @@ class Comparison:
         seed_spread = seeds.groupby("method").std()
         rows = []
         for name in results.methods:
+            own = summary.loc[(name, label, self.endpoint.metric)]
             row: dict[str, Any] = {
                 "method": results.short[name],
-                "mean": summary.loc[(name, label, self.endpoint.metric), "mean"],
-                "spread": summary.loc[(name, label, self.endpoint.metric), "spread"],
+                "mean": own["mean"],
+                "infinite": own["infinite"],
+                "spread": own["spread"],
                 "seed_spread": seed_spread.get(name, math.nan),
             }
             for metric in SURFACE:
                 if metric in results.metrics and metric != self.endpoint.metric:
-                    row[metric] = summary.loc[(name, results.all_labels[0], metric), "mean"]
+                    other = summary.loc[(name, results.all_labels[0], metric)]
+                    row |= {metric: other["mean"], f"{metric}_infinite": other["infinite"]}
             if name in verdicts.compared:
                 found = verdicts[name]
                 row |= {"difference": found.networks.difference, "methods_difference": found.methods.difference}

@@ -14,6 +14,7 @@ _TRAINING = {
     "initial learning rate": "initial_lr",
     "torch version": "torch_version",
     "device": "device",
+    "GPU": "gpu_name",
 }
 # What their plans should share, apart from the network, which is what is compared.
 _CONFIGURATION = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier", "batch_dice")
@@ -68,6 +69,8 @@ def _facts(runs: Iterable[Run], configuration: str | None) -> dict[str, set[str]
                     facts[name].add(str(training.debug[key]))
             if training.log.train_loss:
                 facts["epochs in the log"].add(str(max(training.log.train_loss) + 1))
+            if training.log.split:
+                facts["training cases"].add(str(training.log.split[-1][0]))
             if training.log.nnunet:
                 facts["nnU-Net"] |= training.log.nnunet
         for name, value in _plan(run, configuration).items():

@@ -31,9 +31,11 @@ def cost_of(methods: Mapping[str, Sequence[Run]], bench: Path | None) -> dict[st
         times = [median(training.log.epoch_seconds.values()) for training in trainings if training.log.epoch_seconds]
         if times:
             values["epoch_seconds"] = mean(times)
-        if trainings:
-            checkpoint = read_checkpoint(trainings[0].folder / "checkpoint_final.pth")
-            values["parameters"] = count_parameters(checkpoint["network_weights"])
+        for training in trainings:
+            # Removed by those who keep predictions only; all of a method have the same parameters.
+            if (file := training.folder / "checkpoint_final.pth").is_file():
+                values["parameters"] = count_parameters(read_checkpoint(file)["network_weights"])
+                break
         trainer = without_length(method)
         for name, quantities in measured.items():
             if are_one_method(name, trainer):

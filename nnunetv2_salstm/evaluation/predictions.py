@@ -1,6 +1,7 @@
 """Which predictions are compared: files of all runs, paired with their references, and tables about the cases."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nnunetv2_salstm.host.files import read_table
 def find_predictions(
     runs: Sequence[Run], references: Path, ending: str, common_only: bool
 ) -> tuple[list[Case], list[str]]:
-    """Returns every prediction, and a sentence for each run in which others lack cases.
+    """Returns every prediction, and a sentence for each run that lacks cases which others have, and on references.
 
     Raises:
         SalstmError: naming the cases that some run lacks (unless only common ones are wanted), or have no reference.
@@ -58,7 +59,33 @@ def find_predictions(
     folds = [{name: cases[name].fold for name in common} for cases in found.values()]
     if any(fold != folds[0] for fold in folds):
         lacking.append("The splits differ: cases are in other folds")
+    # A fold is validated on its cases only, a folder of predictions is taken for all of a set.
+    silent = [name for name in reference_of if name not in names]
+    if silent and not any(run.folds for run in runs):
+        lacking.insert(
+            0, f"{len(silent)} of {len(reference_of)} references have no prediction and are left out: {listed(silent)}"
+        )
     return [cases[name] for cases in found.values() for name in common], [f"{sentence}." for sentence in lacking]
+
+
+def require_equal_splits(methods: Mapping[str, Sequence[Run]], cases: Iterable[Case]) -> None:
+    """Checks that trainings of a method that differ in the seed validated the same cases, by which they are paired.
+
+    Raises:
+        SalstmError: naming two trainings and a case.
+    """
+    folds: dict[str, dict[str, int | str | None]] = {}
+    for case in cases:
+        folds.setdefault(case.run, {})[case.name] = case.fold
+    for runs in methods.values():
+        first, *others = (run.name for run in runs)
+        for other in others:
+            for name, fold in folds[first].items():
+                if folds[other][name] != fold:
+                    raise SalstmError(
+                        f"{first} and {other} are one method, but were trained on other splits: {name} is in the folds "
+                        f"{fold} and {folds[other][name]}; leave one of them out"
+                    )
 
 
 def read_case_table(file: Path, option: str, column: str | None, cases: Collection[str] = ()) -> dict[str, str]:
@@ -71,7 +98,7 @@ def read_case_table(file: Path, option: str, column: str | None, cases: Collecti
         cases: that the file must name.
 
     Raises:
-        SalstmError: if it cannot be read, or lacks a column or a case.
+        SalstmError: if it cannot be read, lacks a column or a case, or has a case twice.
     """
     try:
         columns, rows = read_table(file)
@@ -84,6 +111,9 @@ def read_case_table(file: Path, option: str, column: str | None, cases: Collecti
     absent = [name for name in ("case", wanted) if name not in columns]
     if absent:
         raise SalstmError(f"{option} {file} must have the columns case and {wanted}, it lacks {listed(absent)}")
+    counts = Counter(row["case"] for row in rows)
+    if twice := [case for case, count in counts.items() if count > 1]:
+        raise SalstmError(f"{option} {file} must name every case once, got twice: {listed(twice)}")
     found = {row["case"]: row[wanted] for row in rows}
     lacking = sorted(set(cases) - found.keys())
     if lacking:

@@ -10,7 +10,16 @@ import pandas as pd
 from nnunetv2_salstm.evaluation.metrics import METRICS, Scores
 from nnunetv2_salstm.evaluation.runs import short_names
 from nnunetv2_salstm.evaluation.statistics import ALPHA, count_pairs, differences, estimate, holm
-from nnunetv2_salstm.evaluation.verdicts import BETTER, FIVE_FOLDS, MARGIN, NOT_SHOWN, WORSE, Verdicts, compare_methods
+from nnunetv2_salstm.evaluation.verdicts import (
+    BETTER,
+    FIVE_FOLDS,
+    MARGIN,
+    NOISE,
+    NOT_SHOWN,
+    WORSE,
+    Verdicts,
+    compare_methods,
+)
 
 # The label that stands for the mean over all labels.
 MEAN = "mean"
@@ -207,17 +216,18 @@ class Results:
         return self._corrected(rows)
 
     def _corrected(self, rows: list[dict[str, object]], within: str | None = None) -> pd.DataFrame:
-        """Adds p after Holm's correction, A/A pairs left out, and the verdict about the networks."""
+        """Adds p after Holm's correction and the verdict about the networks; A/A pairs are noise, without either."""
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
-        p = frame["p"].astype(float)
-        planned = p[~frame["method"].isin(self.same_as_baseline) & p.notna()]
+        noise = frame["method"].isin(self.same_as_baseline)
+        p = frame["p"].astype(float).mask(noise)
+        planned = p[p.notna()]
         families = frame[within] if within else pd.Series("", frame.index)
         for _, family in planned.groupby(families[planned.index]):
             p = p.mask(p.index.isin(family.index), pd.Series(holm(family.to_dict())))
         shown = (p < ALPHA) & (frame["towards"] != 0)
-        verdict = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), NOT_SHOWN)
+        verdict = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), np.where(noise, NOISE, NOT_SHOWN))
         return frame.assign(p_holm=p, verdict=verdict)
 
     def beside_published(self, published: Mapping[str, float]) -> pd.DataFrame:

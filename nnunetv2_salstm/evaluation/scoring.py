@@ -156,7 +156,10 @@ class _Cache:
             self.error = error
 
     def _file(self, case: Case) -> Path:
-        key = [self.way, *map(self.fingerprint, (case.reference, case.prediction))]
+        files = (case.reference, case.prediction)
+        # Where nnU-Net keeps the spacing of stacks of TIFFs.
+        beside = (file.with_suffix(".json") for file in files)
+        key = [self.way, *map(self.fingerprint, (*files, *filter(Path.is_file, beside)))]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
 

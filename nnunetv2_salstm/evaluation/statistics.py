@@ -33,9 +33,9 @@ class Estimate:
 
     Attributes:
         count: pairs (units, or trainings).
-        finite: those of finite difference, which mean, interval and spread are over.
-        difference: their mean, None without one.
-        low, high: 95 % confidence interval of the mean, None for a single pair.
+        finite: those with two finite values, which means, interval and spread are over.
+        ours, theirs, difference: means, None without a pair.
+        low, high: 95 % confidence interval of the mean, None for a single pair or where all differ alike.
         spread: standard deviation of the differences, None for a single pair.
         p: two-sided, None where nothing can be tested.
         towards: 1 if what was tested says that ours is better, -1 worse, 0 neither.
@@ -47,6 +47,8 @@ class Estimate:
 
     count: int
     finite: int
+    ours: float | None = None
+    theirs: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -83,6 +85,7 @@ def estimate(
     for independent units it is 0. The probability of a false claim is the posterior under a flat prior, t_{n-1}(-|t|):
     for units the formula of Christodoulou et al. 2025 (arXiv 2505.04720), for trainings that of Corani and Benavoli
     2015 (Machine Learning 100, 285-304). Infinite differences have no mean: Wilcoxon's test ranks them last instead.
+    What is infinite on both sides is a draw, and has no part in the mean.
 
     Args:
         ours, theirs: values in the same order, (n,), inf where the metric is infinite; none nan.
@@ -91,13 +94,15 @@ def estimate(
         overlap: n_test / n_train of trainings.
     """
     gaps = differences(ours, theirs)
-    finite = gaps[np.isfinite(gaps)]
-    found: dict[str, Any] = {"difference": float(finite.mean())} if len(finite) else {}
+    known = np.isfinite(ours) & np.isfinite(theirs)
+    finite = gaps[known]
+    means = {"ours": np.asarray(ours, float)[known], "theirs": np.asarray(theirs, float)[known], "difference": finite}
+    found: dict[str, Any] = {name: float(values.mean()) for name, values in means.items() if len(values)}
     sign = 0
     if len(finite) > 1:
         found |= _student(finite, margin, overlap)
         sign = int(np.sign(finite.mean()))
-    if len(finite) < len(gaps):
+    if np.isinf(gaps).any():
         p, sign = _signed_rank(gaps)
         found |= {"p": p, "test": "signed-rank", "p_equivalent": None, "false_claim": None}
     return Estimate(len(gaps), len(finite), **found, towards=sign if higher_is_better else -sign)
@@ -107,20 +112,22 @@ def _student(gaps: np.ndarray, margin: float | None, overlap: float) -> dict[str
     from scipy.special import stdtr, stdtrit
 
     n, mean, spread = len(gaps), float(gaps.mean()), float(gaps.std(ddof=1))
+    low = high = None
     if spread < TIE:
         # Equal differences have no spread to test with: the sign test's p is the most that they can show.
-        spread = reach = 0.0
+        spread = 0.0
         surest = 2.0 ** (1 - n)
         one_sided = surest / 2 if abs(mean) >= TIE else 0.5
         within = surest if margin is not None and abs(mean) < margin else 1.0
     else:
         error = spread * math.sqrt(1 / n + overlap)
         reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+        low, high = mean - reach, mean + reach
         one_sided = float(stdtr(n - 1, -abs(mean) / error))
         within = float(stdtr(n - 1, (abs(mean) - (margin or 0.0)) / error))
     return {
-        "low": mean - reach,
-        "high": mean + reach,
+        "low": low,
+        "high": high,
         "spread": spread,
         "p": 2 * one_sided,
         "p_equivalent": None if margin is None else within,

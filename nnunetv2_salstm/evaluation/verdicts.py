@@ -28,6 +28,8 @@ from nnunetv2_salstm.evaluation.statistics import (
 
 BETTER, WORSE, EQUIVALENT = "better", "worse", "equivalent"
 NOT_SHOWN, UNDECIDED = "no difference shown", "cannot be decided"
+# Of a pair that is one method, trained twice.
+NOISE = "noise (A/A)"
 # Half a point of Dice.
 MARGIN = 0.005
 # n_test / n_train of five folds, nnU-Net's.
@@ -47,7 +49,7 @@ class Answer(Estimate):
 
     Attributes:
         p, p_equivalent: after Holm's correction over the methods compared.
-        verdict: "better", "worse", "equivalent", "no difference shown" or "cannot be decided".
+        verdict: "better", "worse", "equivalent", "no difference shown", "cannot be decided" or "noise (A/A)".
         p_uncorrected: of the difference.
         equivalence: whether the difference is shown to lie within the margin: "equivalent" or "not decided".
         needed: pairs of trainings that would show a difference as large as the margin, None where that is not known or
@@ -68,7 +70,6 @@ class Compared:
 
     Attributes:
         method, baseline: what readers call them.
-        ours, theirs: means over cases, None without a finite one.
         networks: whether these trained networks differ, paired over units.
         methods: whether the methods differ, paired over trainings.
         pairs: units that are better, equal and worse, and that moved by more than a point.
@@ -80,8 +81,6 @@ class Compared:
 
     method: str
     baseline: str
-    ours: float | None
-    theirs: float | None
     networks: Answer
     methods: Answer
     pairs: Pairs
@@ -230,8 +229,6 @@ def compare_methods(
         compared[method] = found = Compared(
             short[method],
             short[first],
-            _finite_mean(by_case[method]),
-            _finite_mean(by_case[first]),
             of_networks[method],
             _with_advice(of_methods[method], infinite, repeats, overlap, margin),
             moved[method],
@@ -352,17 +349,25 @@ def _training_means(
 
 def _answers(found: Mapping[str, Estimate], same: Collection[str], fewest: int = 1) -> dict[str, Answer]:
     """Corrects one question over the methods by Holm's procedure; A/A pairs are no claims and stay out of it."""
-    tested = {method: result for method, result in found.items() if result.p is not None and result.count >= fewest}
+    tested = {
+        method: result
+        for method, result in found.items()
+        if result.p is not None and result.count >= fewest and method not in same
+    }
 
     def corrected(name: str) -> dict[str, float]:
-        known = {method: p for method, result in tested.items() if (p := getattr(result, name)) is not None}
-        return known | holm({method: p for method, p in known.items() if method not in same})
+        return holm({method: p for method, result in tested.items() if (p := getattr(result, name)) is not None})
 
     p, within = corrected("p"), corrected("p_equivalent")
     answers = {}
     for method, result in found.items():
+        if method in same:
+            values = {**vars(result), "p": None, "p_equivalent": None, "false_claim": None}
+            answers[method] = Answer(**values, verdict=NOISE, p_uncorrected=result.p)
+            continue
         if method not in tested:
-            answers[method] = Answer(result.count, result.finite, result.difference, spread=result.spread)
+            known = ("count", "finite", "ours", "theirs", "difference", "spread")
+            answers[method] = Answer(**{name: getattr(result, name) for name in known})
             continue
         equivalent = within.get(method, 1.0) < ALPHA
         verdict = EQUIVALENT if equivalent else NOT_SHOWN
@@ -427,11 +432,6 @@ def _mean(trainings: Iterable[np.ndarray]) -> np.ndarray:
     return means
 
 
-def _finite_mean(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None
-
-
 @dataclass(frozen=True)
 class _Words:
     """How sentences call the endpoint and write its values."""
@@ -444,14 +444,22 @@ class _Words:
     def signed(self, value: float | None) -> str:
         return f"{value or 0.0:+.{self.digits}f}"
 
-    def gap(self, answer: Answer) -> str:
-        """Returns the difference, its interval, p and, for a claim, the probability that it is false."""
-        interval = "no interval from a single pair"
+    def gap(self, answer: Answer, means: bool = False) -> str:
+        """Returns means if wanted, difference, interval, p and, for a claim, the probability that it is false."""
+        p = "" if answer.p is None else f", p {'< 0.0001' if answer.p < 1e-4 else f'{answer.p:.4f}'}"
+        text = ""
+        if answer.test == "signed-rank":
+            text = f"infinite in {answer.count - answer.finite} of {_counted(answer.count, self.unit)}{p} "
+            text, p = f"{text}(Wilcoxon's, over all)", ""
+            if answer.difference is None:
+                return text
+            text += "; over the others "
+        if means:
+            text += f"{answer.ours:.{self.digits}f} and {answer.theirs:.{self.digits}f}, "
+        interval = "no interval from a single pair" if answer.finite == 1 else "no interval, as all differ alike"
         if answer.low is not None:
             interval = f"{CONFIDENCE * 100:.0f} % interval {self.signed(answer.low)} to {self.signed(answer.high)}"
-        text = f"difference {self.signed(answer.difference)} ({interval})"
-        if answer.p is not None:
-            text += f", p {'< 0.0001' if answer.p < 1e-4 else f'{answer.p:.4f}'}"
+        text += f"difference {self.signed(answer.difference)} ({interval}){p}"
         if answer.verdict in (BETTER, WORSE):
             if answer.false_claim is not None:
                 text += f", probability of a false claim {_percent(answer.false_claim)}"
@@ -471,37 +479,36 @@ class _Words:
 def _sentences(found: Compared, words: _Words) -> list[str]:
     """Returns both answers about a method in words."""
     a, b, networks, methods, pairs = found.method, found.baseline, found.networks, found.methods, found.pairs
-    if networks.difference is None:
+    if not networks.count:
         return [f"{a} cannot be compared with {b}: no case has a {words.endpoint} in both."]
-    values = ""
-    if found.ours is not None and found.theirs is not None:
-        values = f"{found.ours:.{words.digits}f} and {found.theirs:.{words.digits}f}, "
-    units = _counted(networks.count, words.unit)
+    gap, units = words.gap(networks, means=True), _counted(networks.count, words.unit)
+    left_out = [f"{a} and {b}: {note}" for note in found.notes]
     if found.same_method:
-        # An A/A pair is no claim.
-        gap = words.gap(replace(networks, p=None, verdict=NOT_SHOWN))
         return [
-            f"A/A: {a} is the same method as {b}, trained again: {values}{gap} over {units}. "
-            "This is the noise of the study, not a finding."
+            f"A/A: {a} is the same method as {b}, trained again: {gap} over {units}. "
+            "This is the noise of the study, not a finding.",
+            *left_out,
         ]
     if networks.verdict == UNDECIDED:
-        first = f"{a} against {b} cannot be decided from {units}: {values}{words.gap(networks)}."
+        first = f"{a} against {b} cannot be decided from {units}: {gap}."
     else:
         moved = f"{pairs.wins} better and {pairs.losses} worse"
         if words.digits == 4:
             moved = f"{pairs.improved} better and {pairs.worsened} worse by more than a point"
-        first = f"{words.says(networks.verdict, a, b)}: {values}{words.gap(networks)}; {units}, {moved}."
+        first = f"{words.says(networks.verdict, a, b)}: {gap}; {units}, {moved}."
     if methods.verdict == UNDECIDED:
         second = f"{a} against {b} cannot be decided{' from' if methods.count else ':'} {methods.why}."
     else:
         number = _counted(methods.count, "pair")
         second = f"{words.says(methods.verdict, a, b)}: {words.gap(methods)}; {number} of trainings"
-        if methods.verdict == NOT_SHOWN and methods.needed:
+        if methods.verdict == NOT_SHOWN and methods.needed and methods.needed <= methods.count:
+            second += f", enough to show a difference of {words.margin:g} four times in five"
+        elif methods.verdict == NOT_SHOWN and methods.needed:
             second += f", about {methods.needed} would show a difference of {words.margin:g}"
         elif methods.verdict == NOT_SHOWN:
             second += f"; at their spread no number on these folds would show a difference of {words.margin:g}"
         second += "."
-    return [f"These networks: {first}", f"The methods: {second}"]
+    return [f"These networks: {first}", f"The methods: {second}", *left_out]
 
 
 def _noise(repeats: Sequence[Repeat], digits: int) -> list[str]:

@@ -90,9 +90,13 @@ def require_writable(files: Iterable[Path | None]) -> None:
     Raises:
         SalstmError: naming the file.
     """
+    seen = set()
     for file in files:
         if file is None:
             continue
+        if file.absolute() in seen:
+            raise SalstmError(f"{file} is named for two results; name another file for one of them")
+        seen.add(file.absolute())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

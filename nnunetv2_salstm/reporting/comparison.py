@@ -36,9 +36,11 @@ class Metric:
     digits: int
     higher_is_better: bool
 
-    def number(self, value: float | None) -> str:
-        """Returns a value for readers."""
-        return MISSING if pandas.isna(value) else f"{value:.{self.digits}f}"
+    def number(self, value: float | None, **left_out: int) -> str:
+        """Returns a value for readers, and how many values have no part in it, such as infinite=3."""
+        text = MISSING if pandas.isna(value) else f"{value:.{self.digits}f}"
+        counts = ", ".join(f"{count:.0f} {what}" for what, count in left_out.items() if count)
+        return f"{text} ({counts})" if counts else text
 
     def signed(self, value: float | None) -> str:
         """Returns a difference for readers."""
@@ -152,8 +154,9 @@ def comparison_latex(found: Comparison) -> str:
     over = "seeds" if frame["seed_spread"].notna().all() else "cases"
     values, gaps = [], []
     for row in frame.to_dict("records"):
-        value, spread = metric.number(row["mean"]), row["seed_spread" if over == "seeds" else "spread"]
-        value += "" if pandas.isna(spread) else f" ± {metric.number(spread)}"
+        spread = row["seed_spread" if over == "seeds" else "spread"]
+        value = metric.number(row["mean"]) + ("" if pandas.isna(spread) else f" ± {metric.number(spread)}")
+        value += f" ({row['infinite']:.0f} infinite)" if row["infinite"] else ""
         marks = {"*": row["networks_verdict"], "†": row["methods_verdict"]}
         values.append(value + "".join(mark for mark, verdict in marks.items() if verdict in ("better", "worse")))
         over_trainings = not pandas.isna(row["methods_low"])
@@ -161,12 +164,13 @@ def comparison_latex(found: Comparison) -> str:
         (interval,) = metric.intervals(pandas.DataFrame([row]), "methods_" if over_trainings else "networks_", ", ")
         gaps.append(metric.signed(gap) + ("" if interval == MISSING else f" [{interval}]"))
     shown = pandas.DataFrame({"method": frame["method"], title: values, "difference [95 % interval]": gaps})
-    numbers = pandas.DataFrame({title: frame["mean"]})
+    # A mean that leaves out infinite values is no better for it.
+    numbers = pandas.DataFrame({title: frame["mean"].mask(frame["infinite"] > 0)})
     higher = {title: metric.higher_is_better}
     for name, other in found.metrics.items():
         if name in frame:
-            shown[other.title] = frame[name].map(other.number)
-            numbers[other.title] = frame[name]
+            shown[other.title] = _numbers(frame, name, other)
+            numbers[other.title] = frame[name].mask(frame[f"{name}_infinite"] > 0)
             higher[other.title] = other.higher_is_better
     best = best_cells(numbers, [name for name in higher if higher[name]], [name for name in higher if not higher[name]])
     caption = (
@@ -183,12 +187,16 @@ def _overview(found: Comparison) -> Table:
     frame = found.tables["methods"]
     shown: dict[str, Any] = {
         "method": frame["method"],
-        title: frame["mean"].map(metric.number),
+        title: [metric.number(mean, infinite=count) for mean, count in frame[["mean", "infinite"]].to_numpy()],
         "difference": frame["difference"].map(metric.signed),
         **{f"95 % interval, {question}": metric.intervals(frame, f"{question}_") for question in QUESTIONS},
     }
-    shown |= {other.title: frame[name].map(other.number) for name, other in found.metrics.items() if name in frame}
+    shown |= {other.title: _numbers(frame, name, other) for name, other in found.metrics.items() if name in frame}
     return Table(pandas.DataFrame({**shown, **_costs(found, ("parameters", "epoch_seconds"))}))
+
+
+def _numbers(frame: pandas.DataFrame, name: str, metric: Metric) -> list[str]:
+    return [metric.number(mean, infinite=count) for mean, count in frame[[name, f"{name}_infinite"]].to_numpy()]
 
 
 def _answers(found: Comparison) -> Table:
@@ -223,8 +231,8 @@ def _means(found: Comparison) -> Table:
         row = {"method": method, "label": label}
         for values in of_label.to_dict("records"):
             metric = found.metrics[values["metric"]]
-            extra = ", ".join(f"{values[what]} {what}" for what in ("infinite", "undefined") if values[what])
-            row[metric.title] = metric.number(values["mean"]) + (f" ({extra})" if extra else "")
+            left_out = {what: values[what] for what in ("infinite", "undefined")}
+            row[metric.title] = metric.number(values["mean"], **left_out)
         rows.append(row)
     return Table(pandas.DataFrame(rows), text_columns=2)
 

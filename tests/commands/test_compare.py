@@ -307,6 +307,8 @@ def test_seeds_alone_are_an_a_a_study(folders):
     assert status == 0
     assert list(report["methods"]) == names
     assert report["sentences"][0].startswith("A/A: SALSTM_A_seed1 is the same method as SALSTM_A_seed0, trained again")
+    assert {row["verdict"] for row in report["secondary"]} == {"noise (A/A)"}
+    assert {row["p_holm"] for row in report["secondary"]} == {None}
     assert "is the noise of the study" in report["sentences"][0]
 
 
@@ -356,6 +358,9 @@ def test_published_scores_stand_beside(folders, capsys):
     assert report["verdicts"] == without["verdicts"]
     assert report["confounders"] == ["official.csv lacks p3_a, p3_b, p4_a, p4_b: 4 of 8 cases are beside it."]
     assert "Beside published scores (other software, part of no verdict)" in capsys.readouterr().out
+    options = ["--published", file, "--primary", "iou"]
+    _, report = trainers(folders, VANILLA, SALSTM, options=options, metrics=["--metrics", "iou"])
+    assert find(report, "beside_published", method=SALSTM)["cases"] == 4
 
 
 def test_a_table_for_a_paper(folders):
@@ -423,12 +428,12 @@ def test_groups_are_the_units(folders):
     assert trainers(folders, VANILLA, SALSTM, options=["--groups", groups])[0] == 1
 
 
-def test_missing_organs_are_infinite_not_zero(folders):
+def test_missing_organs_are_infinite_not_zero(folders, capsys):
     train(folders / "results", SALSTM, lambda case: 0)
     missed = segmentation(0)
     missed[missed == 2] = 1
     write(missed, model_of(folders, SALSTM) / "fold_0" / "validation" / "p1_a.nii.gz")
-    _, report = trainers(folders, VANILLA, SALSTM, metrics=())
+    _, report = trainers(folders, VANILLA, SALSTM, metrics=(), options=["--latex", folders / "table.tex"])
     core = find(report, "summary", method=SALSTM, label="core", metric="hd95")
     assert (core["infinite"], core["finite"], core["mean"]) == (1, 7, 0.0)
     found = find(report, label="core", metric="hd95")
@@ -436,6 +441,13 @@ def test_missing_organs_are_infinite_not_zero(folders):
     assert scores(report)[SALSTM, "", "p1_a", "core"]["hd95"] == "inf"
     mean = find(report, "summary", method=SALSTM, label="mean", metric="hd95")
     assert mean["infinite"] == 1
+    overview = capsys.readouterr().out
+    assert re.search(r"\| SALSTM_A +\|.* 0\.00 \(1 infinite\) \|", overview)
+    # A mean that leaves out what was missed is not the best.
+    paper = (folders / "table.tex").read_text()
+    assert r"\textbf{" in paper
+    assert not re.search(r"textbf\{0.00", paper)
+    assert "0.00 (1 infinite)" in paper
 
 
 def test_absent_structures_are_left_out_and_counted(folders):
@@ -462,6 +474,45 @@ def test_what_is_not_like_for_like_is_named(folders, capsys):
     ]
     output = capsys.readouterr().out
     assert output.index("Not like for like") < output.index("- These networks: ")
+
+
+def test_cases_trained_on_and_the_gpu_are_compared(folders):
+    train(folders / "results", SALSTM, lambda case: 0)
+    for trainer, count, gpu in ((VANILLA, 9, "A100"), (SALSTM, 4, "H100")):
+        for fold in model_of(folders, trainer).glob("fold_*"):
+            log, debug = fold / "training_log_1.txt", fold / "debug.json"
+            log.write_text(f"x: This split has {count} training and 4 validation cases.\n{log.read_text()}")
+            debug.write_text(json.dumps({**json.loads(debug.read_text()), "gpu_name": gpu}))
+    _, report = trainers(folders, VANILLA, SALSTM)
+    assert [sentence.partition(" differ in ")[2] for sentence in report["confounders"]] == [
+        "GPU: H100 and A100.",
+        "training cases: 4 and 9.",
+    ]
+
+
+def test_a_training_without_its_checkpoint_is_compared(folders):
+    train(folders / "results", SALSTM, lambda case: 0)
+    (model_of(folders, SALSTM) / "fold_0" / "checkpoint_final.pth").unlink()
+    (model_of(folders, SALSTM) / "fold_1" / "checkpoint_final.pth").unlink()
+    status, report = trainers(folders, VANILLA, SALSTM)
+    assert status == 0
+    assert "parameters" not in report["cost"][SALSTM]
+    assert report["cost"][VANILLA]["parameters"]
+
+
+def test_seeds_of_a_method_with_other_splits(folders, capsys):
+    """Their trainings could not be paired; it must show before the scoring."""
+    seed = f"{SALSTM}_seed1"
+    for name in (SALSTM, seed):
+        train(folders / "results", name, lambda case: 0)
+    folds = [model_of(folders, seed) / f"fold_{fold}" / "validation" for fold in CASES]
+    for case, (source, target) in {"p1_a": folds, "p3_a": folds[::-1]}.items():
+        (source / f"{case}.nii.gz").rename(target / f"{case}.nii.gz")
+    assert trainers(folders, VANILLA, SALSTM, seed)[0] == 1
+    error = capsys.readouterr().err
+    assert f"{SALSTM} and {seed} are one method" in error
+    assert "p1_a is in the folds 0 and 1" in error
+    assert "scoring" not in error
 
 
 def test_nnunets_version_is_compared_where_it_is_known(folders):
@@ -527,7 +578,7 @@ def test_a_file_that_cannot_be_scored_is_named_and_the_rest_goes_on(folders, dam
     assert find(report, label="ring", metric="dice")["count"] == 7
 
 
-def test_folders_of_any_method(folders):
+def test_folders_of_any_method(folders, capsys):
     train(folders / "results", SALSTM, lambda case: 0)
     for name in (VANILLA, SALSTM):
         for fold in CASES:
@@ -543,6 +594,16 @@ def test_folders_of_any_method(folders):
     assert report["inputs"]["tolerances"] == {"ring": 3.5, "core": 1.0}
     assert find(report, method="ours", label="ring", metric="dice")["wins"] == 8
     assert report["cost"] == {"vanilla": {}, "ours": {}}
+    for name in (VANILLA, SALSTM):
+        (folders / "any" / name / "p1_a.nii.gz").unlink()
+    _, report = compare(folders, "--reference", reference, "-i", *predictions, *options)
+    assert report["confounders"][0] == "1 of 8 references have no prediction and are left out: p1_a."
+    other = {**DATASET_JSON, "labels": {"background": 0, "core": 1, "ring": 2}}
+    for name, values in ((VANILLA, DATASET_JSON), (SALSTM, other)):
+        (folders / "any" / name / "dataset.json").write_text(json.dumps(values))
+    assert compare(folders, "--reference", reference, "-i", *predictions)[0] == 1
+    assert "have other labels; give the one that is right with --dataset-json" in capsys.readouterr().err
+    assert compare(folders, "--reference", reference, "-i", *predictions, *options)[0] == 0
 
 
 def test_times_and_memory_of_a_benchmark(folders):
@@ -567,6 +628,7 @@ def test_bad_input_is_one_line(folders, capsys):
         "columns": "case,age,sex\np1_a,1,f\n",
         "dice": "case,dice\np1_a,90.1\n",
         "foreign": "case,dice\nheart_1,0.9\n",
+        "twice": "case,group\np1_a,p1\np1_a,p2\n",
     }
     for name, text in files.items():
         (folders / f"{name}.csv").write_text(text)
@@ -590,6 +652,7 @@ def test_bad_input_is_one_line(folders, capsys):
             "it lacks p1_a, p1_b, p2_a, p2_b, p3_a and 3 more; it names for example heart",
         ),
         ([*two, "--groups", "binary.csv"], "it is no text, or a text in another encoding; save it as UTF-8"),
+        ([*two, "--groups", "twice.csv"], "--groups twice.csv must name every case once, got twice: p1_a"),
         ([*two, "--groups", "dice.csv"], "must have the columns case and group, it lacks group"),
         ([*two, "--subgroups", "columns.csv"], "has the columns case, age, sex; name the one that is meant"),
         ([*two, "--subgroups", "columns.csv", "weight"], "must have the columns case and weight, it lacks weight"),
@@ -604,6 +667,12 @@ def test_bad_input_is_one_line(folders, capsys):
         ([*two, "--bench", "bench.json"], "--bench bench.json is no JSON file of nnUNetv2_salstm bench"),
         ([*two, "--reference", "x"], "not both"),
         ([], "give a data set"),
+        (["--reference", "x", "-i", "a=b", "c=d", "-c", "2d"], "-c is of trainings, and -i gives folders; leave it"),
+        (["--reference", "x", "-i", "a=b", "c=d", "-f", "0"], "-f is of trainings"),
+        (["--reference", "x", "-i", "a=b", "c=d", "-tr", "nnUNetTrainer"], "-tr is of trainings"),
+        ([*two, "--dataset-json", "x.json"], "--dataset-json is for predictions in folders (-i)"),
+        ([*two, "--images", "x"], "--images is for predictions in folders (-i)"),
+        ([*two, "--csv", "out.csv", "--latex", "./out.csv"], "out.csv is named for two results"),
         (["--reference", "x", "-i", "a"], "-i must be NAME=DIR"),
         (["--reference", "x", "-i", "a=b"], "at least two folders"),
         (["--reference", "x", "-i", "a=b", "c=d"], "there is no such folder"),

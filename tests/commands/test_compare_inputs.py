@@ -335,3 +335,29 @@ def test_stacks_of_tiffs_are_read_as_nnunet_does(pictures):
     status, scores = compare(pictures)
     assert status == 0
     assert scores == pytest.approx({(case, "core"): PICTURE_DICE for case in CASES})
+    # Their spacing is in a file beside them.
+    _, before = hd95_of_ours(pictures)
+    for case in CASES:
+        for folder in ("data/labelsTr", "ours"):
+            (pictures / folder / f"{case}.json").write_text(json.dumps({"spacing": [1, 3, 3]}))
+    _, after = hd95_of_ours(pictures)
+    assert after == pytest.approx(3 * before)
+
+
+def hd95_of_ours(root):
+    """Returns the status, and the distance in a case of ours."""
+    file = root / "distance.json"
+    words = ["--reference", root / "data" / "labelsTr", "-i", f"ours={root / 'ours'}", f"again={root / 'ours'}"]
+    status = main(
+        ["compare", *map(str, words), "--metrics", "hd95", "-np", "1", "--primary", "hd95", "--json", str(file)]
+    )
+    table = json.loads(file.read_text())["scores"]
+    return status, dict(zip(table["columns"], table["rows"][0], strict=True))["hd95"]
+
+
+def test_a_label_may_not_be_called_as_the_mean(root, capsys):
+    write_dataset(root / "data", ".nii.gz", {"background": 0, "ring": 1, "mean": 2})
+    assert compare(root)[0] == 1
+    assert "a label of dataset.json is called mean, which is what compare calls the mean over labels" in (
+        capsys.readouterr().err
+    )

@@ -89,7 +89,7 @@ def test_infinite_in_both_is_a_draw():
     assert count_pairs(found, higher_is_better=False) == Pairs(wins=2, draws=1, losses=1, improved=2, worsened=1)
 
 
-@pytest.mark.parametrize(("values", "p", "interval"), [([], None, None), ([0.1], None, None), ([0.0] * 5, 1.0, 0.0)])
+@pytest.mark.parametrize(("values", "p", "interval"), [([], None, None), ([0.1], None, None), ([0.0] * 5, 1.0, None)])
 def test_too_little_to_test(values, p, interval):
     found = estimate(values, np.zeros(len(values)), margin=0.01)
     assert (found.p, found.low, found.high) == (p, interval, interval)
@@ -98,6 +98,12 @@ def test_too_little_to_test(values, p, interval):
 def test_equal_differences_show_no_more_than_the_sign_test():
     found = estimate([0.5, 0.5, 0.5], [0.4, 0.4, 0.4], margin=0.01)
     assert (found.p, found.towards, found.p_equivalent) == (0.25, 1, 1.0)
+    assert (found.low, found.high, found.spread) == (None, None, 0.0)  # an interval of no width would be certain
+
+
+def test_what_is_infinite_in_both_has_no_part_in_the_mean():
+    found = estimate([INF, 2.0, 1.0], [INF, 3.0, 4.0], higher_is_better=False)
+    assert (found.test, found.count, found.finite, found.difference) == ("t", 3, 2, -2.0)
 
 
 def test_rounding_is_a_draw():

@@ -149,9 +149,11 @@ def test_an_a_a_pair_is_noise_and_no_claim():
     scores["A"] = study.train(cases, 3, 0.004, 0.01)
     alone = compare_methods(scores, same_as_baseline=["again"])
     # It would double the smallest p.
-    assert alone["A"].networks.p < alone["again"].networks.p
+    assert alone["A"].networks.p < alone["again"].networks.p_uncorrected
     (sentence,) = alone["again"].sentences
     assert sentence.startswith("A/A: again is the same method as stock, trained again: 0.")
+    assert {alone["again"].networks.verdict, alone["again"].methods.verdict} == {"noise (A/A)"}
+    assert {alone["again"].networks.p, alone["again"].methods.p} == {None}
     assert alone["A"].networks.p == alone["A"].networks.p_uncorrected
     assert len(alone.repeats) == 3 * 3  # every pair of three seeds, not only those with the first
     noise = next(sentence for sentence in alone.sentences if sentence.startswith("Noise"))
@@ -190,9 +192,59 @@ def test_undefined_and_infinite_values():
     assert distances.networks.test == "signed-rank"
     assert distances.methods.verdict == "cannot be decided"
     assert "cannot be decided: some values are infinite" in str(distances)
+    assert "A and stock differ infinitely" not in str(found)
     nothing = compare_methods({"stock": np.full((3, 4), nan), "A": stock})
     assert {nothing.networks.verdict, nothing.methods.verdict} == {"cannot be decided"}
     assert "no case has a mean Dice in both" in str(nothing)
+
+
+def test_a_sentence_about_infinite_differences():
+    """The mean is over the others, and the verdict is that of the ranks."""
+    stock, ours = np.full((1, 12), 5.0), np.linspace(3.0, 4.0, 12)[None].copy()
+    ours[0, :8] = np.inf
+    found = compare_methods({"stock": stock, "A": ours}, higher_is_better=False, digits=2, endpoint="HD95")["A"]
+    assert found.networks.verdict == "worse"
+    assert (found.networks.ours, found.networks.theirs) == (pytest.approx(ours[0, 8:].mean()), 5.0)
+    says = found.sentences[0]
+    assert says.startswith("These networks: A is worse than stock in HD95: infinite in 8 of 12 cases, p ")
+    assert "(Wilcoxon's, over all); over the others 3.86 and 5.00, difference -1.14 (95 % interval" in says
+    assert says.endswith("; 12 cases, 4 better and 8 worse.")
+    everywhere = compare_methods({"stock": stock, "A": np.full((1, 12), np.inf)}, higher_is_better=False)["A"]
+    assert everywhere.networks.verdict == "worse"
+    assert everywhere.sentences[0].startswith(
+        "These networks: A is worse than stock in mean Dice: infinite in 12 of 12 cases, p 0.0005 (Wilcoxon's"
+    )
+    assert "difference" not in everywhere.sentences[0]
+    both = compare_methods({"stock": np.array([[np.inf, 2.0, 3.0]]), "A": np.array([[np.inf, 1.0, 2.5]])})["A"]
+    assert both.networks.test == "t"
+    assert (both.networks.count, both.networks.finite) == (3, 2)
+    assert both.networks.ours - both.networks.theirs == pytest.approx(both.networks.difference) == pytest.approx(-0.75)
+
+
+def test_means_are_over_the_units_of_the_difference():
+    nan = np.nan
+    found = compare_methods({"stock": np.array([[0.5, nan, 0.7]]), "A": np.array([[0.6, 0.1, 0.9]])})["A"]
+    assert (found.networks.ours, found.networks.theirs) == pytest.approx((0.75, 0.6))
+    values = np.array([[0.1, 0.3, 0.5, 0.9]])
+    of_groups = compare_methods({"stock": np.zeros((1, 4)), "A": values}, groups=["p", "p", "p", "q"])["A"]
+    assert of_groups.networks.ours == pytest.approx((0.3 + 0.9) / 2)
+
+
+def test_what_is_left_out_is_said():
+    found = compare_methods(table({"stock": [1, 0], "A": [0, 1, 7]}, {"stock": 0.0, "A": 0.0}))["A"]
+    assert found.sentences[-1] == f"A and stock: {found.notes[0]}"
+
+
+def test_enough_pairs_are_not_asked_for_again():
+    draw = np.random.default_rng(0).normal(0, 1, (40, 1))
+    gaps = 0.0006 + 0.002 * (draw - draw.mean()) / draw.std()
+    scores = {"stock": np.full((40, 60), 0.8), "A": 0.8 + gaps + np.zeros((40, 60))}
+    found = compare_methods(scores, overlap=0.0, margin=0.0011)["A"]
+    assert found.methods.verdict == "no difference shown"
+    assert found.methods.needed <= 40
+    assert found.sentences[1].endswith(
+        "40 pairs of trainings, enough to show a difference of 0.0011 four times in five."
+    )
 
 
 def test_one_case_has_no_interval():
