@@ -7,7 +7,7 @@ what is finished is told from nnU-Net's own outputs, so that the same command go
     study STUDY.yaml --jobs 2               runs them on this machine, two at once
     study STUDY.yaml --executor slurm       submits them, and stays until they have ended
     study STUDY.yaml --status               what is finished, runs or failed, and the time left
-    study STUDY.yaml -- --forcerun report   hands options behind -- to Snakemake
+    study STUDY.yaml -- --until train       hands options behind -- to Snakemake
 """
 
 import argparse
@@ -118,7 +118,7 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
         raise
     if status:
         raise SalstmError(
-            f"not everything is finished (Snakemake ended with status {status}); what failed and why: "
+            f"not everything is finished (Snakemake ended with status {status}, see above); what failed and why: "
             f"nnUNetv2_salstm study {study.file} --status; run it again to go on"
         )
 

@@ -98,7 +98,7 @@ def _collect(
     ])  # fmt: skip
     facts: dict[str, Any] = {
         "format": FORMAT,
-        "study": {"name": study.name, "file": study.file.name, "text": study.file.read_text()},
+        "study": {"name": study.name, "file": study.file.name, "text": study.file.read_text(encoding="utf-8-sig")},
         "design": {
             "methods": [len(study.trainers)],
             "data sets": study.datasets,

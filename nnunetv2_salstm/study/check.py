@@ -1,7 +1,6 @@
 """What is wrong with a study on this machine, found before anything is started."""
 
 import importlib.util
-import json
 import re
 import shutil
 import sys
@@ -10,20 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.files import read_json
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
-from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE
-from nnunetv2_salstm.study.jobs import JOBS, PLANNERS, Job, Preprocess, study_folder
+from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE, TrainerName
+from nnunetv2_salstm.study.jobs import JOBS, PLANNERS, Dataset, Job, Preprocess, study_folder
 from nnunetv2_salstm.study.locks import gpus_of_this_machine
 from nnunetv2_salstm.study.schema import Method, Study, nearest
 
 # What nnU-Net plans for any data set.
 _CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+# Of images without a third axis, of which it plans the first alone.
+_PICTURES = (".png", ".bmp")
 _CASCADE = "3d_cascade_fullres"
 _PLACES = ("", "_bottleneck", "_skips", "_25d")
 
 
 def check_study(study: Study, jobs: Sequence[Job]) -> None:
-    """Checks trainers, plans and configurations.
+    """Checks trainers, folds, plans and configurations.
 
     Raises:
         SalstmError: if one of them is not there, or cannot be in a study.
@@ -32,6 +35,7 @@ def check_study(study: Study, jobs: Sequence[Job]) -> None:
         _check_trainer(study, method)
     for job in jobs:
         if isinstance(job, Preprocess):
+            _check_data(study, job.dataset)
             _check_plans(study, job)
 
 
@@ -114,12 +118,31 @@ def _trainers_of_nnunet() -> list[str]:
     return sorted({name for f in files for name in re.findall(r"^class (\w+)", f.read_text(), re.MULTILINE)})
 
 
+def _check_data(study: Study, dataset: Dataset) -> None:
+    # nnU-Net splits at random for a fold that there is not, and patients are on both sides then.
+    if unknown := [fold for fold in study.folds if fold != "all" and int(fold) >= dataset.folds]:
+        raise SalstmError(
+            f"{study.file}: folds must be among 0 to {dataset.folds - 1} of {dataset.name}, got {unknown[0]}; "
+            f"its folds are those of {dataset.splits_file}"
+        )
+    for method in study.trainers:
+        if method.is_ours and (TrainerName.parse(method.trainer).salstm or {}).get("sequence") == "frames":
+            try:
+                channels_of_a_frame(dataset.description)
+            except ValueError as error:
+                raise SalstmError(f"{study.file}: {method.trainer} cannot train on {dataset.name}: {error}") from None
+
+
 def _check_plans(study: Study, job: Preprocess) -> None:
     if job.plans_file.is_file():
-        there = list(json.loads(job.plans_file.read_text())["configurations"])
+        there = read_json(job.plans_file, "plans").get("configurations")
         known = f"{job.plans_file}"
+        if not isinstance(there, dict):
+            raise SalstmError(f"{known} is no plans file of nnU-Net: it lacks configurations")
     elif job.plans in PLANNERS:
-        there, known = list(_CONFIGURATIONS), "nnU-Net"
+        there, known = _CONFIGURATIONS, "nnU-Net"
+        if job.dataset.ending.lower() in _PICTURES:
+            there = _CONFIGURATIONS[:1]
     else:
         raise SalstmError(
             f"{study.file}: there are no plans {job.plans} of {job.dataset.name}{nearest(job.plans, PLANNERS)}; "

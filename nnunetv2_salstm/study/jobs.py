@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class Dataset:
 
     Attributes:
         raw, preprocessed, results: nnU-Net's folders of it, of which only the first needs to be there.
-        ending: of its images and predictions.
+        description: its dataset.json.
         training_cases: names of the cases that are preprocessed.
         test_cases: names of those in imagesTs, in the order in which nnU-Net cuts them into parts.
     """
@@ -40,7 +40,7 @@ class Dataset:
     raw: Path
     preprocessed: Path
     results: Path
-    ending: str
+    description: Mapping[str, Any]
     training_cases: list[str]
     test_cases: list[str]
 
@@ -60,7 +60,7 @@ class Dataset:
             for folder in ("imagesTr", "imagesTs")
         )
         preprocessed, results = (nnunet_folder(f"nnUNet_{name}") / raw.name for name in ("preprocessed", "results"))
-        return cls(raw, preprocessed, results, ending, sorted(description.get("dataset") or training), test)
+        return cls(raw, preprocessed, results, description, sorted(description.get("dataset") or training), test)
 
     @property
     def name(self) -> str:
@@ -71,6 +71,30 @@ class Dataset:
     def number(self) -> str:
         """Its number, as nnU-Net's commands take it."""
         return str(int(self.name[len("Dataset") :].partition("_")[0]))
+
+    @property
+    def ending(self) -> str:
+        """Of its images and predictions."""
+        return str(self.description["file_ending"])
+
+    @property
+    def splits_file(self) -> Path:
+        """nnU-Net's folds."""
+        return self.preprocessed / "splits_final.json"
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are: those of `splits_file`, else those that nnU-Net makes.
+
+        Raises:
+            SalstmError: if the file cannot be read.
+        """
+        if not self.splits_file.is_file():
+            return FOLDS
+        try:
+            return len(json.loads(self.splits_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise SalstmError(f"{self.splits_file} must be a list of folds: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -159,7 +183,7 @@ class Preprocess(Job):
         return next(filter(None, map(self._cases_missing, self.study.configurations)), None)
 
     def _cases_missing(self, configuration: str) -> str | None:
-        known = (_json(self.plans_file) or {})["configurations"]
+        known = (_json(self.plans_file) or {}).get("configurations", {})
         if configuration not in known:
             return f"{self.plans_file} has no configuration {configuration}; it has {', '.join(known)}"
         line = [configuration]
@@ -218,8 +242,7 @@ class Train(Job):
 
     def prepare(self) -> None:
         """Makes nnU-Net's folds, which its first training would make: an array of them is many first trainings."""
-        splits_file = self.dataset.preprocessed / "splits_final.json"
-        cases = self.dataset.training_cases
+        splits_file, cases = self.dataset.splits_file, self.dataset.training_cases
         if self.fold == "all" or splits_file.is_file() or len(cases) < FOLDS:
             return
         from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -316,7 +339,7 @@ class Report(Page):
     """Puts all comparisons of a study on one page."""
 
     def _differs(self, written: dict[str, Any]) -> str | None:
-        if written.get("study", {}).get("text") != self.study.file.read_text():
+        if written.get("study", {}).get("text") != self.study.file.read_text(encoding="utf-8-sig"):
             return f"{self.outputs[0]} is of another text of {self.study.file}"
         return f"{self.outputs[0]} lacks {', '.join(written['missing'])}" if written["missing"] else None
 

@@ -37,11 +37,17 @@ def hold(file: Path, wait: bool = False) -> Iterator[int]:
 
     Raises:
         Held: if others hold it and it is not waited for.
-        SalstmError: if the file system knows no locks.
+        SalstmError: if it is another user's alone, or the file system knows no locks.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        raise SalstmError(f"{file} belongs to another user; ask {file.owner()} for the right to write to it") from None
+    try:
+        # For other users, whatever the umask takes from them.
+        if os.fstat(descriptor).st_uid == os.getuid():
+            os.fchmod(descriptor, 0o666)
         # Who looks at a lock holds it for an instant.
         looks = 1 if wait else 5
         while not _try(descriptor, file, fcntl.LOCK_EX):
@@ -107,6 +113,7 @@ def hold_gpus(number: int) -> Iterator[tuple[str, list[int]]]:
     folder.mkdir(exist_ok=True)
     if folder.stat().st_uid == os.getuid():
         folder.chmod(0o777)
+    waits = False
     while True:
         with ExitStack() as held:
             found: dict[str, int] = {}
@@ -120,6 +127,9 @@ def hold_gpus(number: int) -> Iterator[tuple[str, list[int]]]:
             if len(found) == number:
                 yield ",".join(found), list(found.values())
                 return
+        if not waits:
+            print(f"waits for {number - len(found)} more of the {len(visible)} GPUs {', '.join(visible)}", flush=True)
+            waits = True
         time.sleep(PATIENCE)
 
 

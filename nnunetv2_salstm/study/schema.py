@@ -86,7 +86,7 @@ class Slurm:
     Attributes:
         partition, account, qos, constraint: sbatch's options of these names.
         parallel: how many jobs are in its queue at once.
-        options: other options of sbatch, e.g. {"mail-type": "FAIL"}.
+        options: other options of sbatch, e.g. {"mail-type": "FAIL"}; of a flag the value is true.
     """
 
     partition: Annotated[str | None, _TEXT] = None
@@ -195,7 +195,7 @@ def read_study(file: Path) -> Study:
     import yaml
 
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8-sig")
         node, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise SalstmError(f"the study file {file} cannot be read: {error.strerror}") from None

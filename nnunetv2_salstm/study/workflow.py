@@ -1,5 +1,6 @@
 """What the workflow file asks of this package: where a study lies, what is finished, and what a job may use."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ def resources_of(study: Study, kind: str) -> dict[str, Any]:
         "slurm_account": own.account or everywhere.account,
         "constraint": own.constraint or everywhere.constraint,
         "qos": everywhere.qos,
-        "slurm_extra": " ".join(f"--{key}={value}" for key, value in everywhere.options.items()),
+        "slurm_extra": " ".join(_option(key, value) for key, value in everywhere.options.items()),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _option(key: str, value: Any) -> str:
+    """Returns an option for sbatch, for the shell; of a flag the value is true."""
+    return f"--{key}" if value is True else shlex.quote(f"--{key}={value}")
 
 
 def launch_lock(study: Study) -> Path:

@@ -20,6 +20,7 @@ from nnunetv2_salstm.study.check import check_executor, check_study
 from nnunetv2_salstm.study.jobs import Preprocess, Train, jobs_of, unfinished
 from nnunetv2_salstm.study.schema import read_study
 from nnunetv2_salstm.study.status import status_of
+from nnunetv2_salstm.study.workflow import resources_of
 
 STUDIES = ROOT / "examples" / "studies"
 SMALL = {
@@ -355,6 +356,14 @@ def test_different_epochs_are_allowed_when_they_are_stated(tmp_path):
         ),
         ({"configurations": ["3d_fulres"]}, r"no configuration 3d_fulres of .*; did you mean 3d_fullres\?"),
         ({"configurations": ["3d_cascade_fullres"]}, "3d_cascade_fullres cannot be in a study"),
+        (
+            {"folds": [0, 5]},
+            r"folds must be among 0 to 4 of Dataset901_Spheres, got 5; its folds are those of .*splits_f",
+        ),
+        (
+            {"trainers": ["nnUNetTrainerSALSTM_A_25d"], "configurations": ["2d"]},
+            "nnUNetTrainerSALSTM_A_25d cannot train on Dataset901_Spheres: dataset.json must name the neighbours",
+        ),
         ({"plans": ["nnUNetResEncMPlans"]}, r"no plans nnUNetResEncMPlans of .*did you mean nnUNetResEncUNetMPlans\?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
@@ -364,6 +373,56 @@ def test_what_is_not_there_is_refused_before_anything_starts(changes, message, f
     assert (status, error.count("\n")) == (1, 1), error
     assert re.search(message, error), error
     assert list((folders / "results").iterdir()) == []
+
+
+def test_folds_are_those_that_are_there(folders, tmp_path, capsys):
+    """For another, nnU-Net would split at random, with patients on both sides."""
+    file = folders / "preprocessed" / "Dataset901_Spheres" / "splits_final.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps([{"train": [], "val": []}] * 2))
+    study = written(tmp_path, folds=[0, 1, "all"])
+    assert command(study, "--dry-run", capsys=capsys)[0] == 0
+    study = written(tmp_path, folds=[0, 2])
+    status, _, error = command(study, "--dry-run", capsys=capsys)
+    assert status == 1
+    assert "folds must be among 0 to 1 of Dataset901_Spheres, got 2" in error
+    file.write_text("[{")
+    status, _, error = command(study, "--dry-run", capsys=capsys)
+    assert (status, error.count("\n")) == (1, 1)
+    assert f"{file} must be a list of folds" in error
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_damaged_plans_are_one_line(text, folders, tmp_path, capsys):
+    file = folders / "preprocessed" / "Dataset901_Spheres" / "nnUNetPlans.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    status, _, error = command(written(tmp_path), "--dry-run", capsys=capsys)
+    assert (status, error.count("\n")) == (1, 1), error
+    assert str(file) in error
+    assert command(written(tmp_path), "--status", capsys=capsys)[0] == 0
+
+
+def test_pictures_have_no_3d(folders, tmp_path, capsys):
+    file = folders / "raw" / "Dataset901_Spheres" / "dataset.json"
+    file.write_text(file.read_text().replace(".nii.gz", ".png"))
+    status, _, error = command(written(tmp_path), "--dry-run", capsys=capsys)
+    assert status == 1
+    assert "nnU-Net plans no configuration 3d_fullres of Dataset901_Spheres; there are 2d" in error
+
+
+def test_options_of_sbatch_reach_it_as_they_are(tmp_path):
+    study = read_study(written(tmp_path, slurm={"options": {"comment": "a b; c", "exclusive": True, "nice": 5}}))
+    assert shlex.split(resources_of(study, "train")["slurm_extra"]) == ["--comment=a b; c", "--exclusive", "--nice=5"]
+
+
+def test_a_study_file_is_utf_8_whatever_the_machines_language(tmp_path, monkeypatch):
+    file = written(tmp_path, trainers=[{"trainer": "nnUNetTrainerSALSTMOff", "label": "größer"}])
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()), allow_unicode=True), encoding="utf-8-sig")
+    assert read_study(file).trainers[0].label == "größer"
+    file.write_text(file.read_text(encoding="utf-8-sig"), encoding="latin-1")
+    with pytest.raises(SalstmError, match="is not YAML"):
+        read_study(file)
 
 
 def test_trainers_of_nnunet_are_known_without_suffixes(folders, tmp_path):

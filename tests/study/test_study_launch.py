@@ -11,6 +11,7 @@ import pytest
 from toy_study import OFF, A, Toys, trained, wait_until
 
 from nnunetv2_salstm.evaluation.runs import TrainingLog
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.jobs import Job, Train, jobs_of
 from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
 from nnunetv2_salstm.study.run import run_job
@@ -205,7 +206,7 @@ def test_slurms_own_choice_of_gpus_is_taken(gpus, monkeypatch):
         assert names == "1"
 
 
-def test_a_job_waits_for_a_gpu(gpus, monkeypatch):
+def test_a_job_waits_for_a_gpu(gpus, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     gpus.mkdir(exist_ok=True)
     program = "from pathlib import Path; from nnunetv2_salstm.study.locks import hold; import time\n"
@@ -216,7 +217,25 @@ def test_a_job_waits_for_a_gpu(gpus, monkeypatch):
     with hold_gpus(1) as (names, _):
         assert (names, process.wait()) == ("0", 0)
     assert time.monotonic() - start > 0.2
+    assert capsys.readouterr().out == "waits for 1 more of the 1 GPUs 0\n"
     process.communicate()
+
+
+def test_locks_are_for_all_users(tmp_path, monkeypatch):
+    umask = os.umask(0o077)
+    try:
+        with hold(tmp_path / "lock"):
+            pass
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o666
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(SalstmError, match="lock belongs to another user; ask "), hold(tmp_path / "lock"):
+        pass
 
 
 def test_a_training_on_two_gpus_sees_these_alone(toys, gpus):
