@@ -20,6 +20,8 @@ NETWORKS = {
     "PlainConvUNet": "nnunetv2_salstm.networks.SALSTMPlainConvUNet",
     "ResidualEncoderUNet": "nnunetv2_salstm.networks.SALSTMResidualEncoderUNet",
 }
+# Whose classes these are.
+PACKAGES = ("dynamic_network_architectures", "nnunetv2_salstm")
 # Lists in the arguments of one network or the other, besides those that both have.
 _PER_STAGE = ("n_conv_per_stage", "n_blocks_per_stage")
 STOCK_NETWORKS = {name: f"dynamic_network_architectures.architectures.unet.{name}" for name in NETWORKS}
@@ -51,15 +53,17 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
     resolved = resolve(plans, configuration)
     architecture = resolved["architecture"]
     where = f"plans {plans.get('plans_name', '')!r}, configuration {configuration!r}"
-    network = stock_class(architecture)
-    if network not in NETWORKS:
+    network, package = stock_class(architecture), architecture["network_class_name"].partition(".")[0]
+    # Somebody else's class may have the same name.
+    if network not in NETWORKS or package not in PACKAGES:
         raise ValueError(
             f"{where}: the network must be one of {', '.join(NETWORKS)}, got {architecture['network_class_name']}; "
             "to extend another one in code see nnunetv2_salstm.networks.add_salstm"
         )
     try:
         architecture["arch_kwargs"] = _per_stage(architecture["arch_kwargs"], len(resolved["patch_size"]))
-    except ValueError as error:
+        channels = channels_per_stage(architecture["arch_kwargs"])
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{where}, arch_kwargs: {error}") from None
     given = architecture["arch_kwargs"].get("salstm", {})
     try:
@@ -74,7 +78,7 @@ def add_to_plans(plans: Mapping[str, Any], configuration: str, demanded: Mapping
         arguments = architecture["arch_kwargs"]
         config = config.resolve(len(resolved["patch_size"]), arguments["n_stages"])
         shrinks = config.frames > 1 and given.get("sequence") != config.sequence
-        _require_channels(config, channels_per_stage(arguments), config.stages(arguments["n_stages"]))
+        _require_channels(config, channels, config.stages(arguments["n_stages"]))
     except ValueError as error:
         raise ValueError(f'{where}, arch_kwargs["salstm"]: {error}') from None
     extended = {

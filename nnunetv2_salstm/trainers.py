@@ -33,7 +33,6 @@ from nnunetv2_salstm.plans import add_to_plans, salstm_of
 # Whoever imports trainers wants nnU-Net to find them, also if the variable was set since this package was imported.
 nnunetv2_salstm_autoload.register()
 
-SAVE_EVERY = 50
 # Behind the name of a checkpoint that is being written.
 UNFINISHED = ".unfinished"
 
@@ -58,6 +57,7 @@ class SALSTMTrainerMixin:
     num_epochs: int
     output_folder: str
     output_folder_base: str
+    save_every: int
     print_to_log_file: Callable[..., None]
     was_initialized: bool
 
@@ -102,7 +102,7 @@ class SALSTMTrainerMixin:
         if self.parsed_name.iterations is not None:
             self.num_iterations_per_epoch = self.parsed_name.iterations
             self.num_val_iterations_per_epoch = max(1, self.parsed_name.iterations // 5)
-        self.save_every = max(1, min(SAVE_EVERY, self.num_epochs // 20))
+        self.save_every = max(1, min(self.save_every, self.num_epochs // 20))
         if self.parsed_name.seed is not None:
             seed_everything(self.parsed_name.seed)
         super().initialize()  # type: ignore[misc]
@@ -173,23 +173,24 @@ class SALSTMTrainerMixin:
                 (names those beside it that are whole).
         """
         (given,) = (*checkpoint, *named.values())
-        arguments = None
+        read, place = given, "the checkpoint"
         if isinstance(given, (str, os.PathLike)):
-            file = Path(given)
+            given, file = os.fspath(given), Path(given)
+            read, place = {}, f"checkpoint {file}"
             try:
-                arguments = read_checkpoint(file).get("init_args")
+                read = read_checkpoint(file)
             except RefusedCheckpoint as error:
                 # nnU-Net reads more than is safe; what it reads is not refused here.
                 self.print_to_log_file(f"{error}. nnU-Net loads it all the same; its modules are not compared.")
             except DamagedCheckpoint as error:
                 raise DamagedCheckpoint(f"{error}; {_whole_beside(file)}") from None
-        if arguments is not None:
+        if arguments := read.get("init_args"):
             theirs = salstm_of(arguments["plans"], arguments["configuration"])
             # How their training starts is over where a checkpoint is loaded.
             there, here = _resolved(theirs), _resolved(self.salstm)
             if (there and there.same_network()) != (here and here.same_network()):
-                raise ValueError(_two_configurations(f"checkpoint {file}", theirs, self.salstm))
-        super().load_checkpoint(*checkpoint, **named)  # type: ignore[misc]
+                raise ValueError(_two_configurations(place, theirs, self.salstm))
+        super().load_checkpoint(given)  # type: ignore[misc]
 
     def _check_results_folder(self) -> None:
         """Checks that the other folds in this results folder were trained with the same modules.

@@ -164,3 +164,18 @@ def test_refuses_networks_it_cannot_extend():
     plan["architecture"]["network_class_name"] = "dynamic_network_architectures.architectures.primus.Primus"
     with pytest.raises(ValueError, match=r"must be one of PlainConvUNet, ResidualEncoderUNet, got dynamic.*Primus"):
         add_to_plans(plans_of(plan), "3d_fullres", {"module": "A"})
+
+
+def test_refuses_a_class_of_somebody_else_with_the_same_name():
+    plan = copy.deepcopy(tiny())
+    plan["architecture"]["network_class_name"] = "mypackage.networks.PlainConvUNet"
+    with pytest.raises(ValueError, match=r"must be one of PlainConvUNet, .*, got mypackage\.networks\.PlainConvUNet"):
+        add_to_plans(plans_of(plan), "3d_fullres", {"module": "A"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("strides", 1.5), ("strides", [1.5, 2]), ("features_per_stage", None)])
+def test_values_of_another_type_are_named(name, value):
+    plan = copy.deepcopy(tiny())
+    plan["architecture"]["arch_kwargs"][name] = value
+    with pytest.raises(ValueError, match="arch_kwargs"):
+        add_to_plans(plans_of(plan), "3d_fullres", {"module": "A"})

@@ -126,6 +126,13 @@ def test_without_suffixes_nnunets_own_length_stands(make):
         assert getattr(trainer, name) == getattr(stock, name), name
 
 
+def test_a_trainers_own_saving_is_not_made_rarer(make):
+    trainer = make("nnUNetTrainerSALSTM_A")
+    trainer.save_every = 7  # as a class derived from ours may
+    trainer.initialize()
+    assert trainer.save_every == 7
+
+
 def test_at_least_one_validation_iteration(make):
     trainer = make("nnUNetTrainerSALSTM_A_1its")
     trainer.initialize()
@@ -300,8 +307,18 @@ def test_refuses_checkpoints_of_another_configuration(make, tmp_path, saved, sal
     for each in (other, trainer):
         each.initialize()
     other.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    file = tmp_path / "checkpoint_latest.pth"
     with pytest.raises(ValueError, match=message):
-        trainer.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+        trainer.load_checkpoint(str(file))
+    with pytest.raises(ValueError, match="the checkpoint holds another configuration than this run"):
+        trainer.load_checkpoint(torch.load(file, weights_only=False))
+
+
+def test_a_checkpoint_by_its_path(make, tmp_path):
+    trainer = make("nnUNetTrainerSALSTM_A")
+    trainer.initialize()
+    trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    trainer.load_checkpoint(tmp_path / "checkpoint_latest.pth")
 
 
 @pytest.mark.parametrize("change", [{"initial_gain": 0.5}, {"format": 1}], ids=str)

@@ -175,7 +175,10 @@ def _print(planned: Sequence["Planned"], target: float | None) -> None:
 
 
 def _gigabytes(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number of GB, got {text}")
     return value

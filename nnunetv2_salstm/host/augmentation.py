@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 from torch import Tensor
 
 
@@ -33,16 +33,23 @@ class OneDrawForAllFrames(ImageOnlyTransform):
         return torch.cat([self.transform._apply_to_image(frame, **params) for frame in img.split(self.channels)])
 
 
-def synchronise_frames(transforms: ComposeTransforms, channels: int) -> BasicTransform:
+def synchronise_frames(transforms: BasicTransform, channels: int, random: bool = False) -> BasicTransform:
     """Returns nnU-Net's training transforms with one draw of every random intensity transform for all frames.
 
     Spatial transforms act on all channels alike as they are.
 
     Args:
-        transforms: changed in place.
+        transforms: changed in place, those within others too.
         channels: of one frame.
+        random: whether they are part of a random transform.
     """
-    for transform in transforms.transforms:
-        if isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform):
-            transform.transform = OneDrawForAllFrames(transform.transform, channels)
+    if isinstance(transforms, ComposeTransforms):
+        transforms.transforms = [synchronise_frames(part, channels, random) for part in transforms.transforms]
+    elif isinstance(transforms, OneOfTransform):
+        parts = transforms.list_of_transforms
+        transforms.list_of_transforms = [synchronise_frames(part, channels, True) for part in parts]
+    elif isinstance(transforms, RandomTransform):
+        transforms.transform = synchronise_frames(transforms.transform, channels, True)
+    elif random and isinstance(transforms, ImageOnlyTransform):
+        return OneDrawForAllFrames(transforms, channels)
     return transforms

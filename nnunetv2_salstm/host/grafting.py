@@ -52,9 +52,14 @@ class Graft:
             ours = add_to_plans(plans, configuration, {**(demanded or {}), **self.values, "initial_gain": 0.0})
         except ValueError as error:
             raise SalstmError(str(error)) from None
+        blocks = salstm_of(ours, configuration) or {}
+        if blocks["sequence"] == "frames":
+            raise SalstmError(
+                "2.5D cannot be grafted: its encoder sees one frame at a time, a stock network's all channels at once; "
+                "train it from the start, or graft a trainer without _25d"
+            )
         if self.values or demanded is None:
-            module = architecture_of(ours, configuration)["arch_kwargs"]["salstm"]["module"]
-            ours["plans_name"] = salstm_plans_name(ours["plans_name"], module)
+            ours["plans_name"] = salstm_plans_name(ours["plans_name"], blocks["module"])
         return ours
 
     def seed(self) -> int | None:

@@ -16,7 +16,7 @@ from nnunetv2_salstm.host.checkpoints import CheckpointError, read_checkpoint, t
 from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
-from nnunetv2_salstm.plans import build_network
+from nnunetv2_salstm.plans import build_network, resolve
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,19 @@ class Model:
             trainer, configuration_name = trained_as(file, checkpoint)
         except CheckpointError as error:
             raise SalstmError(f"{error}; or name another one with -chk") from None
-        plans = PlansManager(read_json(folder / "plans.json", "plans"))
+        plans_json = read_json(folder / "plans.json", "plans")
         dataset_json = read_dataset_json(folder / "dataset.json", ("labels", "file_ending"))
-        if configuration_name not in plans.available_configurations:
+        there = plans_json.get("configurations")
+        if not isinstance(there, dict) or configuration_name not in there:
             raise SalstmError(
                 f"{folder / 'plans.json'} must have the configuration of {checkpoint_name}, {configuration_name}; it "
-                f"has {', '.join(plans.available_configurations)}. Take the plans.json that was written with it"
+                f"has {', '.join(there or ()) or 'none'}. Take the plans.json that was written with it"
             )
+        try:
+            resolve(plans_json, configuration_name)
+        except ValueError as error:
+            raise SalstmError(f"{folder / 'plans.json'}: {error}") from None
+        plans = PlansManager(plans_json)
         configuration = plans.get_configuration(configuration_name)
         if configuration.previous_stage_name is not None:
             raise SalstmError(
@@ -82,7 +88,7 @@ class Model:
             )
         try:
             network = _build(plans, configuration, dataset_json)
-        except (ValueError, ImportError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise SalstmError(f"the network in {folder / 'plans.json'} cannot be built: {error}") from None
         try:
             network.load_state_dict(checkpoint["network_weights"])

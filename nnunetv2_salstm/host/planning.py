@@ -10,6 +10,7 @@ from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.host.configurations import BenchPlan
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.fit import Fit, Training
+from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.memory import MemoryEstimate
 from nnunetv2_salstm.plans import add_to_plans, resolve, without_salstm
 
@@ -55,6 +56,11 @@ def plan_blocks(source: BenchPlan, demanded: Mapping[str, Any], target: float | 
         raise SalstmError(str(error)) from None
     architecture = resolved["architecture"]
     config = SALSTMConfig.from_json(architecture["arch_kwargs"]["salstm"])
+    if config.frames > 1:
+        try:
+            channels_of_a_frame(source.dataset_json)
+        except ValueError as error:
+            raise SalstmError(f"{configuration}: {error}") from None
     asked = Training(config, tuple(resolved["patch_size"]), resolved["batch_size"])
     # Plans made by hand may not have it.
     median_size = resolved.get("median_image_size_in_voxels", asked.patch_size)

@@ -24,6 +24,9 @@ def find_trainer(name: str) -> type[Any] | None:
     """Returns the trainer that nnU-Net's commands take for a name, None if they find none.
 
     nnU-Net 2.8 looks in the folders of nnUNet_extTrainer too, earlier ones only among its own.
+
+    Raises:
+        SalstmError: if a file there cannot be imported, at which nnU-Net's commands end, too.
     """
     # Somebody may have set the variable since this package was imported.
     nnunetv2_salstm_autoload.register()
@@ -42,3 +45,8 @@ def find_trainer(name: str) -> type[Any] | None:
             return find(name)
     except RuntimeError:
         return None
+    except Exception as error:
+        raise SalstmError(
+            f"nnU-Net's search for {name} ended with {type(error).__name__}: {error}; mend or remove that file in the "
+            "folders of nnUNet_extTrainer"
+        ) from None

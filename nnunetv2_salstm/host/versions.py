@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def require_nnunet_with_trainers_by_name() -> None:
         SalstmError: if it is older than 2.8.
     """
     nnunet = version("nnunetv2")
-    if tuple(int(part) for part in nnunet.split(".")[:2]) < (2, 8):
+    if tuple(map(int, re.findall(r"\d+", nnunet)[:2])) < (2, 8):
         raise SalstmError(
             f"this needs nnU-Net 2.8 or newer, which finds trainers by name, got {nnunet}; "
             "run: pip install --upgrade nnunetv2"

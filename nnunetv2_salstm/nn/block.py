@@ -145,11 +145,12 @@ class SALSTMBlock(nn.Module):
         return output
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Returns norm(x), or only its affine part where the grid is a single cell."""
+        """Returns norm(x), or only its affine part where it would take statistics of a single cell."""
         if self.norm is None:
             return x
         weight, bias = (getattr(self.norm, name, None) for name in ("weight", "bias"))
-        if math.prod(x.shape[2:]) > 1:
+        has_own = not self.norm.training and getattr(self.norm, "running_mean", None) is not None
+        if math.prod(x.shape[2:]) > 1 or has_own:
             x = x if weight is None else x.to(weight.dtype)
             if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
                 # Groups of one channel: the same, in one operation instead of several.

@@ -9,12 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-# Autocast exists, and can be switched off, on these devices; entering it elsewhere is an error in older torch.
-_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
-
-# Asking costs less than entering a context that changes nothing. Before torch 2.4 one cannot ask for a device.
-_CAN_ASK = hasattr(torch.amp, "is_autocast_available")
-
 
 def to_float32(x: Tensor) -> Tensor:
     """Returns x in float32 if it is narrower (float16, bfloat16), else x itself."""
@@ -24,6 +18,7 @@ def to_float32(x: Tensor) -> Tensor:
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which operations on x's device keep the dtype of their inputs."""
     device = x.device.type
-    if device not in _AUTOCAST_DEVICES or (_CAN_ASK and not torch.is_autocast_enabled(device)):
+    # Asking costs less than entering a context that changes nothing.
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)

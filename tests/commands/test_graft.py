@@ -211,7 +211,7 @@ def test_refuses_checkpoints_of_other_networks(damage, message):
         (Graft("nnUNetTrainerSALSTMOff", {}), "-tr nnUNetTrainerSALSTMOff trains the stock network"),
         (Graft("nnUNetTrainerSALSTM_A", {"module": "B"}), "--config says module 'B' but -tr .* demands 'A'"),
         (Graft("nnUNetTrainerSALSTM_A", {"reduction": 3}), "reduction must divide the 8 channels"),
-        (Graft("nnUNetTrainerSALSTM_A_25d", {}), "input_channels must be a multiple of 3 .* got 1"),
+        (Graft("nnUNetTrainerSALSTM_A_25d", {}), "2.5D cannot be grafted: its encoder sees one frame"),
     ],
     ids=["off", "contradiction", "reduction", "2.5D"],
 )

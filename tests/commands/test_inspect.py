@@ -721,6 +721,10 @@ def architecture(configurations):
             marks=pytest.mark.filterwarnings("ignore:Network class nowhere.Network not found:UserWarning"),
         ),
         (lambda folder: (folder / "plans.json").write_text("{"), "plans.json is not JSON"),
+        (lambda folder: (folder / "plans.json").write_text("{}"), "plans.json must have the configuration of"),
+        (change_plans(lambda c: c["2d"].pop("architecture")), "plans.json: configuration '2d' names no network"),
+        (change_plans(lambda c: c["2d"].update(inherits_from="2d")), "plans.json: configuration '2d' cannot be read"),
+        (change_plans(lambda c: architecture(c)["arch_kwargs"].update(strides=None)), "cannot be built: "),
     ],
 )
 def test_refuses_model_folders(spoil, message, model, images, tmp_path, capsys):

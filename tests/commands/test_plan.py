@@ -95,6 +95,21 @@ def test_modules_values_and_configurations_can_be_chosen(planned, tmp_path):
     assert architecture_of(read(planned, "nnUNetPlansSALSTM_B"), "3d_fullres")["arch_kwargs"]["salstm"] == salstm
 
 
+def test_frames_need_neighbours(planned, tmp_path, capsys):
+    """A picture's three colours are no slices."""
+    file = planned / "dataset.json"
+    file.write_text(file.read_text().replace('{"0": "MRI"}', '{"0": "R", "1": "G", "2": "B"}'))
+    (tmp_path / "values.json").write_text('{"sequence": "frames"}')
+    assert plan("-c", "2d", "--config", tmp_path / "values.json") == 1
+    assert "2d: dataset.json must name the neighbours of a slice or frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["abc", "-1", "inf"])
+def test_a_target_that_is_no_number(target, planned, capsys):
+    assert plan("--gpu-memory-target", target) == 2
+    assert f"must be a positive number of GB, got {target}" in capsys.readouterr().err
+
+
 def test_existing_plans_are_only_replaced_when_asked(planned, capsys):
     assert plan("-c", "2d") == 0
     assert plan("-c", "2d") == 0

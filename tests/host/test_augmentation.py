@@ -7,7 +7,8 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_salstm.host.augmentation import OneDrawForAllFrames, synchronise_frames
@@ -100,3 +101,15 @@ def test_nothing_but_intensity_transforms_is_touched():
     assert transforms.transforms == before
     wrapped = [t for t in before if isinstance(getattr(t, "transform", None), OneDrawForAllFrames)]
     assert len(wrapped) == 7  # noise, blur, brightness, contrast, low resolution, gamma twice
+
+
+def test_transforms_within_others_are_synchronised_too():
+    """As in nnU-Net's DA5, which chooses one of several."""
+    inner = intensity_transforms(nnunet_transforms())[2]  # brightness
+    nested = ComposeTransforms([OneOfTransform([ComposeTransforms([RandomTransform(inner)]), inner]), inner])
+    synchronise_frames(nested, CHANNELS)
+    chosen, alone = nested.transforms
+    assert alone is inner  # which is not random: what nnU-Net does to every sample
+    for seed in range(10):
+        image = chosen(image=three_equal_frames(seed))["image"].unflatten(0, (3, CHANNELS))
+        assert torch.equal(image[0], image[1])

@@ -6,6 +6,7 @@ import runpy
 import pytest
 from nnunetv2.utilities import find_objects
 
+from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm_autoload import trainers_folder
 
@@ -30,3 +31,12 @@ def test_our_search_sees_our_trainers(set_later, monkeypatch):
 def test_an_import_of_ours_makes_nnunet_see_our_trainers(module, set_later):
     runpy.run_module(module)  # as an import would, but without replacing what other tests have imported
     assert os.environ[VARIABLE] == set_later
+
+
+def test_a_broken_file_of_somebody_else_is_named(monkeypatch):
+    def search(name):
+        raise SyntaxError("invalid syntax (broken.py, line 1)")
+
+    monkeypatch.setattr(find_objects, "recursive_find_trainer_class_by_name", search)
+    with pytest.raises(SalstmError, match=r"search for X ended with SyntaxError: .*broken\.py.*nnUNet_extTrainer"):
+        find_trainer("X")

@@ -8,6 +8,7 @@ import nnunetv2
 import pytest
 
 from nnunetv2_salstm.host import versions
+from nnunetv2_salstm.host.errors import SalstmError
 
 
 class Installed:
@@ -48,3 +49,13 @@ def test_a_release_is_told_from_a_checkout(monkeypatch, place, origin, says):
 
 def test_the_installed_version_is_named():
     assert versions.describe_nnunet().startswith(f"{metadata.version('nnunetv2')} (")
+
+
+@pytest.mark.parametrize(("version", "is_new"), [("2.8", True), ("2.8rc1", True), ("2.10.0", True), ("2.7.9", False)])
+def test_which_nnunet_finds_trainers(version, is_new, monkeypatch):
+    monkeypatch.setattr(versions, "version", lambda package: version)
+    if is_new:
+        versions.require_nnunet_with_trainers_by_name()
+    else:
+        with pytest.raises(SalstmError, match=r"2\.8 or newer.*got 2\.7\.9"):
+            versions.require_nnunet_with_trainers_by_name()

@@ -241,3 +241,12 @@ def test_refuses_wrong_arguments_and_inputs():
     for shape in [(1, 8, 4, 4), (1, 4, 4, 4, 4)]:
         with pytest.raises(ValueError, match=r"x must be \(B, 8, \*S\) with 3 spatial axes, got"):
             block(torch.zeros(shape))
+
+
+def test_a_single_cell_has_the_running_statistics_of_a_trained_norm():
+    block = SALSTMBlock(4, SliceSALSTM(SALSTM(2, 2, 4, 3)), (2, 2, 2), nn.BatchNorm3d(2))
+    block.norm.running_mean.fill_(3.0)
+    x = torch.rand(1, 2, 1, 1, 1)
+    assert torch.equal(block.normalise(x), x)  # in training there are no statistics to be had
+    block.eval()
+    assert torch.allclose(block.normalise(x), block.norm(x))
