@@ -1,6 +1,7 @@
 """The command line `nnUNetv2_salstm`; the only place that turns a SalstmError into an exit status."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -26,7 +27,7 @@ COMMANDS = {
     "trainers": trainers,
 }
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
+OK, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,12 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exit_.code or OK)
     try:
         COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
     except SalstmError as error:
         print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Who reads what is printed has seen enough, as head has; what is still to be printed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     return OK
 
 

@@ -16,7 +16,7 @@ from nnunetv2_salstm.commands.options import add_option, positive
 from nnunetv2_salstm.evaluation.benchmark import BASELINE, Benchmark
 from nnunetv2_salstm.host.configurations import BenchPlan, plans_in_file, plans_of_dataset, presets
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, require_writable
+from nnunetv2_salstm.host.files import require_writable, write_text
 from nnunetv2_salstm.host.presets import PRESETS
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import NAME_RULE
@@ -144,5 +144,4 @@ def _write(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
 
     for file, render in ((arguments.json, benchmark.to_json), (arguments.html, lambda: to_html(_document(benchmark)))):
         if file is not None:
-            with atomic_write(file) as unfinished:
-                unfinished.write_text(render(), encoding="utf-8")
+            write_text(file, render())

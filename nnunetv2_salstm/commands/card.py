@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, read_json, require_writable
+from nnunetv2_salstm.host.files import read_json, require_writable, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -73,8 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         license=arguments.license,
     )
     text = to_card(card)
-    with atomic_write(output) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_text(output, text)
     print(f"Written: {output}; {text.count('TODO')} places are left to you, marked TODO")
 
 
@@ -153,7 +152,8 @@ def _table(folder: Path, trainings: "dict[int | str, Training]") -> "pandas.Data
     run = Run(folder.name.partition("__")[0], {}, dict(trainings))
     table = pandas.DataFrame(runs_table([run])).drop(columns="trainer")
     seconds = [sum(t.log.epoch_seconds.values()) + sum(t.log.repeated_seconds) for t in trainings.values()]
-    return table.assign(hours=[f"{value / 3600:.2g}" if value else "" for value in seconds])
+    hours = (value / 3600 for value in seconds)
+    return table.assign(hours=["" if not h else f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in hours])
 
 
 def _comparison(file: Path, trainer: str) -> list[str]:

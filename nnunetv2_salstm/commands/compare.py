@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import case_files, find_dataset, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, require_writable
+from nnunetv2_salstm.host.files import require_writable, write_text
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -133,8 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for file, text in writers:
         if file is not None:
-            with atomic_write(file) as unfinished:
-                unfinished.write_text(text())
+            write_text(file, text())
             print(f"Written: {file}")
     if not arguments.everything:
         print("Labels, other metrics, p-values, trainings: --all prints them, --html shows them on a page.")

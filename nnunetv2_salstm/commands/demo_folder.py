@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, read_json
+from nnunetv2_salstm.host.files import read_json, write_text
 
 SETTINGS_FILE = "demo.json"
 # What writing fails with when disk or permissions change under a run; other errors are none of the user's doing.
@@ -49,8 +49,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], disk: int) -> None:
                 f"{folder} has room for {free / 1e6:.0f} MB but the demo needs {disk / 1e6:.0f} MB; "
                 "free some room, or choose a folder on another disk with -o"
             )
-        with atomic_write(file) as unfinished:
-            unfinished.write_text(json.dumps(settings, indent=2) + "\n")
+        write_text(file, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise _cannot_write(error.filename or folder, error.strerror) from error
 

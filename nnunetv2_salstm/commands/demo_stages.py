@@ -19,7 +19,7 @@ from nnunetv2_salstm.evaluation.demo import read_result, results_frame
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, patient_threads, run_nnunet
-from nnunetv2_salstm.host.files import atomic_write
+from nnunetv2_salstm.host.files import atomic_write, write_text
 from nnunetv2_salstm.host.trainer_lookup import our_folder
 from nnunetv2_salstm.host.versions import (
     describe_hardware,
@@ -106,8 +106,7 @@ def run_demo(out: Path, settings: Settings, device: str) -> None:
     with explained(out):
         document = demo.run()
         for name, render in (("results.md", to_markdown), ("results.html", to_html)):
-            with atomic_write(out / name) as file:
-                file.write_text(render(document))
+            write_text(out / name, render(document))
     print(f"\n{to_terminal(document)}")
     print(f"Written to {out}: results.html, results.md, results.json and overlay_<trainer>.png of each network.")
 
@@ -240,8 +239,7 @@ class _Demo:
         versions, hardware = package_versions(), describe_hardware(self.device)
         about = {"settings": asdict(settings), "plan": plan, "versions": versions, "hardware": hardware}
         values = {"format": FORMAT, "results": results, **about}
-        with atomic_write(self.out / "results.json") as file:
-            file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        write_text(self.out / "results.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
         return demo_document(
             results_frame(results),
             pictures,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.config import MODULES
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, read_json
+from nnunetv2_salstm.host.files import read_json, write_text
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.host.planning import Planned
@@ -146,8 +146,7 @@ def _draw(file: Path, plans: dict[str, Any], planned: Sequence["Planned"]) -> di
 
 def _write(file: Path, text: str) -> None:
     try:
-        with atomic_write(file) as unfinished:
-            unfinished.write_text(text)
+        write_text(file, text)
     except OSError as error:
         raise SalstmError(f"cannot write {file}: {error.strerror}") from None
 

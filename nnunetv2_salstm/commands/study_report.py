@@ -9,7 +9,7 @@ from nnunetv2_salstm.evaluation.runs import short_names
 from nnunetv2_salstm.evaluation.study import hours_of, hours_table, scores_table, secondary_table, verdicts_table
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, require_writable
+from nnunetv2_salstm.host.files import require_writable, write_text
 from nnunetv2_salstm.host.trainer_names import split_seed
 from nnunetv2_salstm.reporting.document import to_html, to_terminal
 from nnunetv2_salstm.reporting.study import study_document
@@ -47,8 +47,7 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     # The one that tells that the report is there comes last.
     written = {".html": to_html(document), ".json": json.dumps(values, indent=1, allow_nan=False) + "\n"}
     for file in sorted(report.outputs):
-        with atomic_write(file) as unfinished:
-            unfinished.write_text(written[file.suffix])
+        write_text(file, written[file.suffix])
         print(f"Written: {file}")
     if missing:
         print(f"Not complete: {len(missing)} of {len(comparisons)} comparisons are missing.")

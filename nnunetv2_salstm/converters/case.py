@@ -130,10 +130,17 @@ def without_duplicates(cases: Iterable[tuple[Case, Path]], problems: list[str]) 
 
 
 def entries(folder: Path) -> list[Path]:
-    """Returns what is in a folder, sorted, without hidden files such as macOS leaves; nothing if there is no folder."""
+    """Returns what is in a folder, sorted, without hidden files such as macOS leaves; nothing if there is no folder.
+
+    Raises:
+        SalstmError: if it cannot be read.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise SalstmError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def left_over(folder: Path, known: Container[Path], rule: str) -> list[str]:

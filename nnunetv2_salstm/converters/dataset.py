@@ -18,7 +18,7 @@ from nnunetv2_salstm.converters.splits import Splits
 from nnunetv2_salstm.converters.volumes import write_volume
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write
+from nnunetv2_salstm.host.files import atomic_write, json_if_whole, write_text
 from nnunetv2_salstm.host.frames import with_neighbours
 from nnunetv2_salstm.host.images import BadFile, Geometry, read_picture, read_volume, same_geometry
 
@@ -125,7 +125,7 @@ class Target:
         """
         if overwrite or not self.splits_file.exists():
             return
-        if _read_json(self.splits_file) != splits.folds:
+        if json_if_whole(self.splits_file) != splits.folds:
             raise SalstmError(
                 f"{self.splits_file} is there and differs from the splits of this conversion; "
                 "trainings may rest on it: replace it with --overwrite, or choose another number with -d"
@@ -168,7 +168,7 @@ class Target:
         )
 
     def _read(self, name: str) -> dict[str, Any]:
-        found = _read_json(self.folder / name)
+        found = json_if_whole(self.folder / name)
         return found if isinstance(found, dict) else {}
 
 
@@ -208,14 +208,5 @@ def _holds(file: Path, array: NDArray, geometry: Geometry | None) -> bool:
     return same and same_geometry(there.geometry, geometry)
 
 
-def _read_json(file: Path) -> Any:
-    """Returns what is in a file, None if it is not there or holds no JSON."""
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
 def _write_json(file: Path, value: Any) -> None:
-    with atomic_write(file) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(file, json.dumps(value, indent=2) + "\n")

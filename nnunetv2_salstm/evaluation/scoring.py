@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import atomic_write, fingerprint
+from nnunetv2_salstm.host.files import fingerprint, json_if_whole, write_text
 from nnunetv2_salstm.host.images import BadFile, in_place, read_label_map, require_labels
 
 # What is cached is another when the rules of scoring change.
@@ -143,15 +143,14 @@ class _Cache:
 
     def get(self, case: Case) -> dict[str, Scores] | None:
         try:
-            entry = json.loads(self._file(case).read_text())
-        except (OSError, ValueError):
-            return None  # none yet, or unreadable: scored anew and written anew
-        return {label: Scores(**values) for label, values in entry.items()}
+            entry = json_if_whole(self._file(case))
+        except OSError:
+            return None  # scored anew
+        return None if entry is None else {label: Scores(**values) for label, values in entry.items()}
 
     def put(self, case: Case, scores: Mapping[str, Scores]) -> None:
         try:
-            with atomic_write(self._file(case)) as unfinished:
-                unfinished.write_text(json.dumps({label: asdict(values) for label, values in scores.items()}))
+            write_text(self._file(case), json.dumps({label: asdict(values) for label, values in scores.items()}))
         except OSError as error:
             self.error = error
 

@@ -119,6 +119,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _remove(unfinished)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def json_if_whole(file: Path) -> Any:
+    """Returns what is in a JSON file; None if it is not there, or was left half-written.
+
+    Raises:
+        OSError: if it is there and cannot be read.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
 def make_once(path: Path, text: str) -> None:
     """Makes a file, whole, if there is none: of several processes, also on several machines, one does.
 
@@ -126,7 +148,7 @@ def make_once(path: Path, text: str) -> None:
         FileExistsError: if there is one.
     """
     draft = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     try:
         # Unlike opening and writing, this never shows others an empty file; it works on network file systems.
         path.hardlink_to(draft)

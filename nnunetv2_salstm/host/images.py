@@ -395,7 +395,9 @@ def _read_odd_tiff(content: bytes, file: Path) -> NDArray:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        if len(tiff.pages) != 1:
+        if not tiff.pages:
+            raise BadFile(f"{file}: has no picture in it, is it complete?")
+        if len(tiff.pages) > 1:
             raise BadFile(f"{file}: must be one picture, got {len(tiff.pages)} pages")
         page = tiff.pages.first
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):

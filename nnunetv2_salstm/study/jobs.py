@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder, read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import make_once
+from nnunetv2_salstm.host.files import json_if_whole, make_once
 from nnunetv2_salstm.study.log import Log
 from nnunetv2_salstm.study.schema import Resources, Study
 
@@ -479,8 +479,5 @@ def _unless_default(option: str, value: str, default: str) -> list[str]:
 
 def _json(file: Path) -> dict[str, Any] | None:
     """Returns the object in a JSON file, None if it is not there or was left half-written."""
-    try:
-        values = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+    values = json_if_whole(file)
     return values if isinstance(values, dict) else None

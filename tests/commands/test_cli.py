@@ -156,3 +156,13 @@ def _raise(exception):
         raise exception
 
     return run
+
+
+def test_who_reads_a_few_lines_sees_no_traceback():
+    """As head does, which ends before all is printed."""
+    program = "import sys; from nnunetv2_salstm.cli import main; sys.exit(main(['trainers']))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+    process.stderr.close()

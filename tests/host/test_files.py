@@ -1,11 +1,13 @@
 """Texts and tables as editors and spreadsheets write them."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import fingerprint, read_json, read_table
+from nnunetv2_salstm.host.files import fingerprint, json_if_whole, read_json, read_table, require_writable
 
 ROWS = [{"case": "a", "group": "Köln"}, {"case": "b", "group": ""}]
 
@@ -53,3 +55,23 @@ def test_json_with_a_byte_order_mark(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\x00\x01")
     with pytest.raises(SalstmError, match=r"a\.json is not JSON: it is no text"):
         read_json(tmp_path / "a.json", "labels")
+
+
+def test_texts_are_utf_8_whatever_the_machines_language(tmp_path):
+    program = "from pathlib import Path; from nnunetv2_salstm.host.files import write_text; import sys\n"
+    program += "write_text(Path(sys.argv[1]), 'K\\xf6ln \\u2020')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program, tmp_path / "a.txt"], env=environment, check=True)
+    assert (tmp_path / "a.txt").read_bytes() == "Köln †".encode()
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, None), ("{", None), ("[1]", [1])])
+def test_json_that_may_not_be_there(text, found, tmp_path):
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    assert json_if_whole(tmp_path / "a.json") == found
+
+
+def test_a_file_for_two_results_is_refused(tmp_path):
+    with pytest.raises(SalstmError, match="named for two results"):
+        require_writable([tmp_path / "a", None, tmp_path / "a"])

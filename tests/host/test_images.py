@@ -368,6 +368,10 @@ BAD_PICTURES = {
         lambda file: indexed([255] * 9).save(file, transparency=0),
         "must not be transparent",
     ),
+    "cut.tif": (
+        lambda file: (tifffile.imwrite(file, GREY), file.write_bytes(file.read_bytes()[:8])),
+        "is it complete?",
+    ),
     "pages.tif": (
         lambda file: tifffile.imwrite(file, np.stack([GREY] * 3), photometric="minisblack"),
         "must be one picture, got 3 pages",
