@@ -17,6 +17,10 @@ fi
 dataset=$1 configuration=$2 epochs=$3 seeds=$4
 read -ra folds <<< "${FOLDS:-0}"
 read -ra methods <<< "${METHODS:-SALSTMOff SALSTM_A SALSTM_B BDCLSTM SALSTMConvControl}"
+if ((${#methods[@]} == 1 && $(wc -w <<< "$seeds") < 2)); then
+    echo "METHODS=${methods[*]}: one method with one seed leaves nothing to compare; name a second" >&2
+    exit 2
+fi
 device=${DEVICE:-cuda} plans=${PLANS:-nnUNetPlans}
 out=${OUT:-"$(dirname "${BASH_SOURCE[0]}")/../docs/results"}
 length=_${epochs}epochs${ITERATIONS:+_${ITERATIONS}its}

@@ -14,11 +14,10 @@ from nnunetv2_salstm.reporting.document import (
     Document,
     Figure,
     Section,
-    Table,
     Warnings,
     made_with,
 )
-from nnunetv2_salstm.reporting.tables import MISSING, best_cells, latex_table
+from nnunetv2_salstm.reporting.tables import MISSING, Table, best_cells, latex_table, p_value
 
 COST = {
     "parameters": QUANTITIES["parameters"],
@@ -213,8 +212,8 @@ def _answers(found: Comparison) -> Table:
             "verdict": frame[f"{question}_verdict"],
             "difference": frame["difference" if of_networks else "methods_difference"].map(metric.signed),
             "95 % interval": metric.intervals(frame, f"{question}_"),
-            "p": frame[f"{question}_p"].map(_p),
-            "p (Holm)": frame[f"{question}_p_holm"].map(_p),
+            "p": frame[f"{question}_p"].map(p_value),
+            "p (Holm)": frame[f"{question}_p_holm"].map(p_value),
             "false claim": [None if pandas.isna(share) else f"{100 * share:.1f} %" for share in shares],
             "equivalence": frame[f"{question}_equivalence"],
             "pairs": frame[f"{question}_count"].map("{:.0f}".format),
@@ -248,8 +247,8 @@ def _secondary(found: Comparison) -> list[Block]:
             "label": own["label"],
             "difference": own["difference"].map(metric.signed),
             "95 % interval": metric.intervals(own),
-            "p": own["p"].map(_p),
-            "p (Holm)": own["p_holm"].map(_p),
+            "p": own["p"].map(p_value),
+            "p (Holm)": own["p_holm"].map(p_value),
             "wins / draws / losses": _counts(own, "wins", "draws", "losses"),
             "networks": own["verdict"],
         }
@@ -292,7 +291,7 @@ def _plain(frame: pandas.DataFrame, metric: Metric, text_columns: int = 1) -> li
     if frame.empty:
         return []
     shown = frame.drop(columns=["low", "high"], errors="ignore")
-    texts = {"difference": metric.signed, "mean": metric.number, "published": metric.number, "p_holm": _p}
+    texts = {"difference": metric.signed, "mean": metric.number, "published": metric.number, "p_holm": p_value}
     for name in shown.columns.intersection(list(texts)):
         shown[name] = frame[name].map(texts[name])
     if "low" in frame:
@@ -302,9 +301,3 @@ def _plain(frame: pandas.DataFrame, metric: Metric, text_columns: int = 1) -> li
 
 def _counts(frame: pandas.DataFrame, *names: str) -> list[str]:
     return [" / ".join(f"{count:.0f}" for count in counts) for counts in frame[list(names)].to_numpy()]
-
-
-def _p(value: float | None) -> str:
-    if value is None or pandas.isna(value):
-        return MISSING
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pandas
 
 from nnunetv2_salstm.reporting.comparison_figures import draw_forest
-from nnunetv2_salstm.reporting.document import Block, Bullets, Code, Document, Figure, Section, Table, Text, Warnings
+from nnunetv2_salstm.reporting.document import Block, Bullets, Code, Document, Figure, Section, Text, Warnings
+from nnunetv2_salstm.reporting.tables import MISSING, Table, p_value
 
 # Titles and decimal places.
 METRICS = {"dice": ("Dice", 4), "hd95": ("HD95", 2), "nsd": ("Surface Dice", 4)}
@@ -170,8 +171,8 @@ def _answers(verdicts: pandas.DataFrame, baseline: str) -> Table:
             "question": what,
             "verdict": row[f"{question}_verdict"],
             **_gap(row[gap], row[f"{question}_low"], row[f"{question}_high"], 4),
-            "p": _p(row[f"{question}_p"]),
-            "p (Holm)": _p(row[f"{question}_p_holm"]),
+            "p": p_value(row[f"{question}_p"]),
+            "p (Holm)": p_value(row[f"{question}_p_holm"]),
             "pairs": f"{row[f'{question}_count']:.0f}",
         }
         for row in verdicts.to_dict("records")
@@ -186,7 +187,7 @@ def _differences(secondary: pandas.DataFrame, digits: int) -> Table:
             "place": row["place"],
             "method": row["method"],
             **_gap(row["difference"], row["low"], row["high"], digits),
-            "p (Holm)": _p(row["p_holm"]),
+            "p (Holm)": p_value(row["p_holm"]),
             "these networks": row["verdict"],
         }
         for row in secondary.to_dict("records")
@@ -216,16 +217,12 @@ def _spread(row: Any, digits: int) -> str:
 
 
 def _sign(value: Any, digits: int) -> str:
-    return "-" if pandas.isna(value) else f"{value:+.{digits}f}"
+    return MISSING if pandas.isna(value) else f"{value:+.{digits}f}"
 
 
 def _gap(difference: Any, low: Any, high: Any, digits: int) -> dict[str, str]:
-    interval = "-" if pandas.isna(low) else f"{_sign(low, digits)} to {_sign(high, digits)}"
+    interval = MISSING if pandas.isna(low) else f"{_sign(low, digits)} to {_sign(high, digits)}"
     return {"difference": _sign(difference, digits), "95 % interval": interval}
-
-
-def _p(value: Any) -> str:
-    return "-" if pandas.isna(value) else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _number(value: float) -> str:

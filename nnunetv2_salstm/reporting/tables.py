@@ -12,6 +12,13 @@ _LATEX = {
 }  # fmt: skip
 
 
+def p_value(value: float | None) -> str:
+    """Returns a probability for readers."""
+    if value is None or pandas.isna(value):
+        return MISSING
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
 @dataclass(frozen=True)
 class Table:
     """A table to be shown.
