@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from nnunetv2_salstm.evaluation.answers import Answer, Verdicts
 from nnunetv2_salstm.evaluation.metrics import SURFACE
 from nnunetv2_salstm.evaluation.results import Endpoint, Results, finite, long_table, wide_table
 from nnunetv2_salstm.evaluation.statistics import FEWEST, POINT
-from nnunetv2_salstm.evaluation.verdicts import Answer, Verdicts
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 

@@ -7,19 +7,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from nnunetv2_salstm.evaluation.answers import BETTER, NOISE, NOT_SHOWN, WORSE, Verdicts
 from nnunetv2_salstm.evaluation.metrics import METRICS, Scores
 from nnunetv2_salstm.evaluation.runs import short_names
 from nnunetv2_salstm.evaluation.statistics import ALPHA, count_pairs, differences, estimate, holm
-from nnunetv2_salstm.evaluation.verdicts import (
-    BETTER,
-    FIVE_FOLDS,
-    MARGIN,
-    NOISE,
-    NOT_SHOWN,
-    WORSE,
-    Verdicts,
-    compare_methods,
-)
+from nnunetv2_salstm.evaluation.verdicts import FIVE_FOLDS, MARGIN, compare_methods
 
 # The label that stands for the mean over all labels.
 MEAN = "mean"
