@@ -21,6 +21,8 @@ PAGE = ROOT / "docs" / "evidence.md"
 FIGURE = ROOT / "docs" / "figures" / "small_study.svg"
 CHECKSUMS = "SHA256SUMS"
 BEGIN, END = "<!-- tables: written by small_study.py -->", "<!-- tables: end -->"
+# Of the loss over a schedule.
+CURVE_POINTS = 20
 # A against what it must beat, planned before the runs: the intervals of all three hold together with 95 %.
 PLANNED = ("stock", "bdclstm", "conv")
 TOGETHER = 1 - 0.05 / len(PLANNED)
@@ -73,7 +75,7 @@ def tables(groups: dict[tuple[str, int], Group]) -> str:
     for (setting, steps), methods in groups.items():
         cases = len(next(iter(next(iter(methods.values())).values()))["cases"])
         parts.append(f"### {setting}, {steps} steps\n\n{_results(methods)}\n\n{cases} test cases.")
-        parts += [_planned(methods), _blocks(methods)]
+        parts += [_planned(methods), _structures(methods), _blocks(methods)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -151,6 +153,35 @@ def _planned_pairs(methods: Group) -> Iterator[tuple[str, list[tuple[Run, Run]]]
             pairs = _pairs(runs, methods.get(control, {}))
             if len(pairs) >= 3:
                 yield f"{method} - {control}", pairs
+
+
+def _structures(methods: Group) -> str:
+    """Returns how well each method fits its training batches in the end, and the Dice of each structure.
+
+    Of stock the means, of others the mean differences of trainings that share their seed with one of stock.
+    """
+    stock = methods.get("stock", {})
+    rows, structures = [], []
+    for method, runs in _ordered(methods):
+        structures = next(iter(runs.values()))["structures"]
+        places = range(len(structures))
+        if method == "stock":
+            cells = [f"{np.mean([_of_structure(run, place) for run in runs.values()]):.3f}" for place in places]
+            rows.append([method, f"{np.mean([_last_loss(run) for run in runs.values()]):.3f}", *cells])
+        elif pairs := _pairs(runs, stock):
+            loss = np.mean([_last_loss(a) - _last_loss(b) for a, b in pairs])
+            gaps = [np.mean([_of_structure(a, place) - _of_structure(b, place) for a, b in pairs]) for place in places]
+            rows.append([method, f"{loss:+.3f}", *(_points(100 * gap) for gap in gaps)])
+    return _table(["method", "training loss", *structures], rows) if len(rows) > 1 else ""
+
+
+def _last_loss(run: Run) -> float:
+    """Returns the mean over the last tenth of the schedule."""
+    return float(np.mean([*run["loss_curve"].values()][-CURVE_POINTS // 10 :]))
+
+
+def _of_structure(run: Run, place: int) -> float:
+    return _mean(scores[place] for scores in run["cases"].values())
 
 
 def _blocks(methods: Group) -> str:

@@ -32,6 +32,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from small_tables import CURVE_POINTS, FORMAT
 from torch import Tensor, nn
 
 from nnunetv2_salstm.evaluation.features import effective_rank
@@ -42,11 +43,9 @@ from nnunetv2_salstm.networks import add_salstm
 from nnunetv2_salstm.nn import switched_off
 from nnunetv2_salstm.plans import add_to_plans, architecture_of, build_network
 
-FORMAT = 1
 STAGES = 4
 FEATURES = (12, 24, 48, 96)
 LIGHT = (MultiplicativeBrightnessTransform, ContrastTransform, GammaTransform)
-CURVE_POINTS = 20
 # Test cases on which the curve is drawn, and blocks are examined and switched off.
 EXAMINED_CASES = 4
 WINDOW_STEP = 0.75

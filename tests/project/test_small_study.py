@@ -93,6 +93,21 @@ def test_the_overview_has_the_longest_schedule_and_three_pairs_of_seeds():
     assert small_tables._overview({("two", 400): short | {"A0": runs(0.9, 0.9)}}) == ""
 
 
+def test_training_loss_and_structures_are_of_shared_seeds():
+    def run(loss, *dice):
+        curve = {str(step): 9.0 for step in range(18)} | {"18": loss - 0.1, "19": loss + 0.1}
+        return {"loss_curve": curve, "structures": ["a", "b"], "cases": {"x": list(dice), "y": [dice[0], None]}}
+
+    methods = {
+        "stock": {0: run(-0.5, 0.5, 0.7), 1: run(-0.7, 0.6, 0.8)},
+        "A0": {1: run(-0.6, 0.65, 0.7), 2: run(9, 1, 1)},
+    }
+    *_, stock, ours = small_tables._structures({**methods, "B0": {5: run(0, 0, 0)}}).splitlines()
+    assert stock == "| stock | -0.600 | 0.550 | 0.750 |"
+    assert ours == "| A0 | +0.100 | +5.0 | -10.0 |"
+    assert small_tables._structures({"stock": methods["stock"]}) == ""
+
+
 def test_the_mean_of_settings_counts_each_once():
     one, two = [1.0, 2.0, 4.0, 3.5, 2.5], [-0.5, 0.2, 0.1]
     groups = {
