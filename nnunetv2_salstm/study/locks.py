@@ -45,8 +45,8 @@ def hold(file: Path, wait: bool = False) -> Iterator[int]:
     except PermissionError:
         raise SalstmError(f"{file} belongs to another user; ask {file.owner()} for the right to write to it") from None
     try:
-        # For other users, whatever the umask takes from them.
-        if os.fstat(descriptor).st_uid == os.getuid():
+        # For other users, whatever the umask takes from them; only the owner may, and not on every file system.
+        with suppress(OSError):
             os.fchmod(descriptor, 0o666)
         # Who looks at a lock holds it for an instant.
         looks = 1 if wait else 5
