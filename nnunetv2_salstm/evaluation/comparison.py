@@ -156,8 +156,9 @@ class Comparison:
             + ("groups of cases" if results.groups else "cases")
             + "; its interval is what other cases would change. Where differences are infinite, p is Wilcoxon's.",
             "The methods: over pairs of trainings of equal fold and seed, the corrected resampled t test (Nadeau and "
-            f"Bengio 2003) with n_test / n_train = {results.overlap:.3g}; its interval is what other trainings would "
-            f"change. At least {FEWEST} pairs.",
+            f"Bengio 2003) with n_test / n_train = {results.overlap:.3g}"
+            + ("" if self.trainings else ", that of five folds, as what they were trained on is not known")
+            + f"; its interval is what other trainings would change. At least {FEWEST} pairs.",
             "p (Holm): in the primary endpoint corrected over the methods, separately for both questions; of other "
             "labels and metrics over all rows of a metric. Intervals are not corrected.",
             "False claim: the probability that better, or worse, is false, from the t distribution of the difference "

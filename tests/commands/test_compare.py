@@ -596,7 +596,9 @@ def test_folders_of_any_method(folders, capsys):
     assert report["cost"] == {"vanilla": {}, "ours": {}}
     for name in (VANILLA, SALSTM):
         (folders / "any" / name / "p1_a.nii.gz").unlink()
-    _, report = compare(folders, "--reference", reference, "-i", *predictions, *options)
+    _, report = compare(folders, "--reference", reference, "-i", *predictions, *options, "--all")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "n_test / n_train = 0.25, that of five folds, as what they were trained on is not known; its" in printed
     assert report["confounders"][0] == "1 of 8 references have no prediction and are left out: p1_a."
     other = {**DATASET_JSON, "labels": {"background": 0, "core": 1, "ring": 2}}
     for name, values in ((VANILLA, DATASET_JSON), (SALSTM, other)):
