@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +107,24 @@ def require_writable(files: Iterable[Path | None]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a path for a file or folder that becomes `path` when it is complete; an interrupted one is removed."""
+    """Yields a path for a file or folder that becomes `path` when it is complete.
+
+    An interrupted one is removed, with those of its parents that were not there before.
+    """
     unfinished = path.with_name(f"unfinished.{path.name}")
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     # What a killed process left behind.
     _remove(unfinished)
     try:
         yield unfinished
         unfinished.replace(path)
-    finally:
+    except BaseException:
         _remove(unfinished)
+        for folder in made:
+            with suppress(OSError):  # others may have written there
+                folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import fingerprint, json_if_whole, read_json, read_table, require_writable
+from nnunetv2_salstm.host.files import atomic_write, fingerprint, json_if_whole, read_json, read_table, require_writable
 
 ROWS = [{"case": "a", "group": "Köln"}, {"case": "b", "group": ""}]
 
@@ -75,3 +75,21 @@ def test_json_that_may_not_be_there(text, found, tmp_path):
 def test_a_file_for_two_results_is_refused(tmp_path):
     with pytest.raises(SalstmError, match="named for two results"):
         require_writable([tmp_path / "a", None, tmp_path / "a"])
+
+
+def test_what_is_interrupted_leaves_no_folders_of_its_own(tmp_path):
+    def write(path, beside=None):
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
+            if beside:
+                beside.touch()
+            raise KeyboardInterrupt
+
+    def fail(*arguments):
+        with pytest.raises(KeyboardInterrupt):
+            write(*arguments)
+
+    fail(tmp_path / "a" / "b" / "c.txt")
+    assert list(tmp_path.iterdir()) == []
+    fail(tmp_path / "a" / "b" / "c.txt", tmp_path / "a" / "of somebody else")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "of somebody else"]
