@@ -38,6 +38,18 @@ def test_the_repositorys_tables_are_those_of_its_runs(capsys):
     assert "runs, their tables and checksums agree" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("setting", "where"), [("hippocampus_3d", "Hippocampus"), ("acdc_3d", "ACDC in 3D"), ("isic_2d", "ISIC")]
+)
+def test_the_readme_says_what_the_runs_say(setting, where):
+    groups = small_tables.read_runs(ROOT / "docs" / "results" / "small_study")
+    methods = groups[setting, 1500]
+    gaps = small_tables._differences(small_tables._pairs(methods["A0"], methods["stock"]))
+    mean, low, high = re.findall(r"[+-]\d+\.\d", small_tables._with_interval([gaps], small_tables.TOGETHER))
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{mean} on {where} ({low} to {high}, {len(gaps)} seeds)" in said
+
+
 def change(results, **values):
     file = sorted(results.glob("*/*.json"))[0]
     file.write_text(small_study.to_json({**json.loads(file.read_text()), **values}))
