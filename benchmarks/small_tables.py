@@ -261,10 +261,16 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
-    """Draws a row for each setting and length: learning curves, means over seeds, and the Dice of every training."""
+    """Draws a row for each setting and length: learning curves, means over seeds, and the Dice of every training.
+
+    Where stock alone was trained there is nothing to see.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    groups = {place: methods for place, methods in groups.items() if len(methods) > 1}
+    if not groups:
+        return
     figure = Figure(figsize=(9, 3.4 * len(groups)), layout="constrained")
     for (curves, scores), ((setting, steps), methods) in zip(
         figure.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True
