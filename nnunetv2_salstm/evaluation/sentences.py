@@ -30,15 +30,17 @@ class Words:
     unit: str
 
     def signed(self, value: float | None) -> str:
+        """Returns a difference or an end of an interval, with its sign."""
         return f"{value or 0.0:+.{self.digits}f}"
 
     def gap(self, answer: Answer, means: bool = False) -> str:
         """Returns means if wanted, difference, interval, p and, for a claim, the probability that it is false."""
         p = "" if answer.p is None else f", p {'< 0.0001' if answer.p < 1e-4 else f'{answer.p:.4f}'}"
         text = ""
-        if answer.test == "signed-rank":
-            text = f"infinite in {answer.count - answer.finite} of {counted(answer.count, self.unit)}{p} "
-            text, p = f"{text}(Wilcoxon's, over all)", ""
+        if infinite := answer.count - answer.finite:
+            text = f"infinite in {infinite} of {counted(answer.count, self.unit)}"
+            if answer.test == "signed-rank":
+                text, p = f"{text}{p} (Wilcoxon's, over all)", ""
             if answer.difference is None:
                 return text
             text += "; over the others "
@@ -56,6 +58,7 @@ class Words:
         return text
 
     def says(self, verdict: str, a: str, b: str) -> str:
+        """Returns a verdict about a against b, but for one that there is none."""
         return {
             BETTER: f"{a} is better than {b} in {self.endpoint}",
             WORSE: f"{a} is worse than {b} in {self.endpoint}",
@@ -131,6 +134,7 @@ def on_few(units: int, unit: str) -> list[str]:
 
 
 def counted(count: int, what: str) -> str:
+    """Returns how many there are, e.g. "1 case" and "2 cases"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 

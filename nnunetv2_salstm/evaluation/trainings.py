@@ -12,6 +12,11 @@ Trainings: TypeAlias = dict[tuple[Hashable, Hashable], np.ndarray]
 
 
 def read_arrays(scores: Mapping[str, Any]) -> tuple[dict[str, Trainings], Sequence[Hashable]]:
+    """Returns the trainings of each method from an array (trainings, cases) each, and the cases' numbers.
+
+    Raises:
+        ValueError: if an array has another shape, or the methods differ in their cases.
+    """
     found: dict[str, Trainings] = {}
     lengths = {}
     for method, values in scores.items():
@@ -28,6 +33,11 @@ def read_arrays(scores: Mapping[str, Any]) -> tuple[dict[str, Trainings], Sequen
 
 
 def read_table(table: pd.DataFrame) -> tuple[dict[str, Trainings], Sequence[Hashable]]:
+    """Returns the trainings of each method from a table (see `compare_methods`), and the cases' names.
+
+    Raises:
+        ValueError: if it lacks a column, or methods or seeds do not have the same cases, each once.
+    """
     missing = [name for name in ("method", "case", "value") if name not in table.columns]
     if missing:
         raise ValueError(f"the table must have the columns method, case and value; it lacks {', '.join(missing)}")

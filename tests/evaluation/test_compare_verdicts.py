@@ -221,6 +221,18 @@ def test_a_sentence_about_infinite_differences():
     assert both.networks.ours - both.networks.theirs == pytest.approx(both.networks.difference) == pytest.approx(-0.75)
 
 
+def test_what_is_infinite_in_both_everywhere_cannot_be_decided():
+    """As where both methods miss a structure in every case."""
+    scores = {name: np.full((1, 3), np.inf) for name in ("stock", "A")}
+    found = compare_methods(scores, higher_is_better=False, endpoint="HD95")["A"]
+    assert found.networks.verdict == "cannot be decided"
+    assert found.sentences[0] == (
+        "These networks: A against stock cannot be decided from 3 cases: infinite in 3 of 3 cases."
+    )
+    some = {name: np.array([[np.inf, 1.0, 2.0, value]]) for name, value in (("stock", 3.0), ("A", 2.5))}
+    assert ": infinite in 1 of 4 cases; over the others 1.8" in compare_methods(some)["A"].sentences[0]
+
+
 def test_means_are_over_the_units_of_the_difference():
     nan = np.nan
     found = compare_methods({"stock": np.array([[0.5, nan, 0.7]]), "A": np.array([[0.6, 0.1, 0.9]])})["A"]
