@@ -10,31 +10,27 @@ baseline; runs that differ only in _seed<S> are one method.
 
 import argparse
 import importlib.util
-import io
 import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_salstm.commands.options import add_option
-from nnunetv2_salstm.host.datasets import case_files, find_dataset, read_dataset_json
+from nnunetv2_salstm.host.datasets import case_files
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import require_writable, write_text
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
     from nnunetv2_salstm.evaluation.examples import Example
-    from nnunetv2_salstm.evaluation.metrics import Labels
-    from nnunetv2_salstm.evaluation.results import Endpoint
+    from nnunetv2_salstm.evaluation.metrics import Labels, Scores
+    from nnunetv2_salstm.evaluation.results import Endpoint, Results
     from nnunetv2_salstm.evaluation.runs import Run
-    from nnunetv2_salstm.evaluation.scoring import Case
-    from nnunetv2_salstm.reporting import comparison as shown
-    from nnunetv2_salstm.reporting.document import Figure
+    from nnunetv2_salstm.evaluation.scoring import Case, Scoring
+    from nnunetv2_salstm.evaluation.task import Task
 
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_error")
 SURFACE = ("hd95", "nsd")
@@ -117,13 +113,14 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: for results that are missing, unfinished or do not fit together, or files that cannot be read; at
             the end also if a file could not be scored.
     """
+    from nnunetv2_salstm.commands.compare_report import report_of
     from nnunetv2_salstm.reporting.comparison import comparison_document, comparison_latex
     from nnunetv2_salstm.reporting.document import to_html, to_terminal
 
     require_writable([arguments.json, arguments.csv, arguments.latex, arguments.html])
     task = _task_of_trainers(arguments) if arguments.dataset is not None else _task_of_folders(arguments)
     comparison, methods, examples = _compare(arguments, task)
-    found = _shown(comparison, methods, examples)
+    found = report_of(comparison, methods, examples)
     print(to_terminal(comparison_document(found, arguments.everything, figures=False)))
     writers = (
         (arguments.json, comparison.to_json),
@@ -143,20 +140,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What is compared: on what data, runs, the folder of references, dataset.json, and the images of each case."""
-
-    place: str
-    runs: "list[Run]"
-    references: Path
-    dataset_json: dict[str, Any]
-    configuration: str | None
-    images: dict[str, list[Path]]
-
-
-def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
-    from nnunetv2_salstm.evaluation.runs import runs_of_trainers
+def _task_of_trainers(arguments: argparse.Namespace) -> "Task":
+    from nnunetv2_salstm.evaluation.task import task_of_trainers
 
     if arguments.identity_test:
         from nnunetv2_salstm.host.versions import require_device
@@ -172,21 +157,14 @@ def _task_of_trainers(arguments: argparse.Namespace) -> _Task:
     trainers = list(dict.fromkeys(arguments.trainers or ()))
     if len(trainers) < 2:
         raise SalstmError("-tr must name at least two trainers, the first of which the others are compared with")
-    results = find_dataset("nnUNet_results", arguments.dataset)
-    runs = runs_of_trainers(
-        results.parent, results.name, arguments.configuration, arguments.plans, trainers, arguments.folds
-    )
-    references = find_dataset("nnUNet_preprocessed", results.name) / "gt_segmentations"
-    model = results / f"{runs[0].name}__{arguments.plans}__{arguments.configuration}"
-    dataset_json = read_dataset_json(model / "dataset.json", ("labels", "file_ending"))
-    images = _raw_images(results.name, dataset_json) if arguments.html or arguments.identity_test else {}
-    return _Task(
-        f"{results.name}, {arguments.configuration}: ", runs, references, dataset_json, arguments.configuration, images
+    with_images = arguments.html is not None or arguments.identity_test
+    return task_of_trainers(
+        arguments.dataset, arguments.configuration, arguments.plans, trainers, arguments.folds, with_images
     )
 
 
-def _task_of_folders(arguments: argparse.Namespace) -> _Task:
-    from nnunetv2_salstm.evaluation.runs import runs_of_folders
+def _task_of_folders(arguments: argparse.Namespace) -> "Task":
+    from nnunetv2_salstm.evaluation.task import task_of_folders
 
     if arguments.identity_test:
         raise SalstmError("--identity-test needs trained networks: give their data set and trainers with -d and -tr")
@@ -200,7 +178,7 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
             raise SalstmError(
                 f"{option} is of trainings, and -i gives folders; leave it out, or name a data set with -d"
             )
-    named = {}
+    named: dict[str, Path] = {}
     for text in arguments.predictions:
         name, separator, folder = text.partition("=")
         if not separator or not name or not folder or name in named:
@@ -208,36 +186,17 @@ def _task_of_folders(arguments: argparse.Namespace) -> _Task:
         named[name] = Path(folder)
     if len(named) < 2:
         raise SalstmError("-i must name at least two folders, the first of which the others are compared with")
-    if not arguments.reference.is_dir():
-        raise SalstmError(f"--reference {arguments.reference}: there is no such folder")
-    runs = runs_of_folders(named)
-    # nnU-Net leaves one with its predictions, and next to the reference in a raw data set.
-    candidates = [*(folder / "dataset.json" for folder in named.values()), arguments.reference.parent / "dataset.json"]
-    if arguments.dataset_json is not None:
-        candidates = [arguments.dataset_json]
-    found = [file for file in candidates if file.is_file()]
-    if not found:
-        raise SalstmError(
-            "which labels there are is not known, as none of the folders has a dataset.json; "
-            "give nnU-Net's with --dataset-json"
-        )
-    dataset_json, *others = (read_dataset_json(file, ("labels", "file_ending")) for file in found)
-    for file, other in zip(found[1:], others, strict=True):
-        if other["labels"] != dataset_json["labels"]:
-            raise SalstmError(
-                f"{found[0]} and {file} have other labels; give the one that is right with --dataset-json"
-            )
-    images = {} if arguments.images is None else _images_in(arguments.images, dataset_json["file_ending"])
-    return _Task("", runs, arguments.reference, dataset_json, None, images)
+    return task_of_folders(named, arguments.reference, arguments.dataset_json, arguments.images)
 
 
-def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, dict[str, list[Run]], list[Example]]":
+def _compare(arguments: argparse.Namespace, task: "Task") -> "tuple[Comparison, dict[str, list[Run]], list[Example]]":
     from importlib.metadata import version
 
     from nnunetv2_salstm.evaluation.comparison import Comparison
     from nnunetv2_salstm.evaluation.confounders import confounders, runs_table
     from nnunetv2_salstm.evaluation.cost import cost_of
     from nnunetv2_salstm.evaluation.examples import find_examples
+    from nnunetv2_salstm.evaluation.identity_test import tested_cases, tests_of_methods
     from nnunetv2_salstm.evaluation.metrics import Labels
     from nnunetv2_salstm.evaluation.predictions import (
         find_predictions,
@@ -245,14 +204,11 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
         read_published,
         require_equal_splits,
     )
-    from nnunetv2_salstm.evaluation.results import MEAN, Results, ScoredCase, results_table
-    from nnunetv2_salstm.evaluation.runs import methods_of, overlap_of
+    from nnunetv2_salstm.evaluation.results import MEAN
+    from nnunetv2_salstm.evaluation.runs import methods_of
     from nnunetv2_salstm.evaluation.scoring import Scoring, default_cache, score_cases
-    from nnunetv2_salstm.evaluation.verdicts import FIVE_FOLDS
-    from nnunetv2_salstm.host.trainer_names import are_one_method, split_seed
     from nnunetv2_salstm.host.versions import package_versions
 
-    ending = task.dataset_json["file_ending"]
     labels = Labels.of_dataset(task.dataset_json)
     if not labels.values:
         raise SalstmError("dataset.json has no label but the background; there is nothing to compare")
@@ -261,12 +217,12 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     # All arguments before the long work, as a mistake in them should show at once.
     metrics, without = _metrics(arguments)
     endpoint = _endpoint(arguments, labels)
-    reader = _reader(task.dataset_json, task.references, ending)
-    scoring = Scoring(labels, _tolerances(arguments.tolerance, labels), reader, any(m in SURFACE for m in metrics))
-    found, unlike = find_predictions(task.runs, task.references, ending, arguments.common_only)
+    tolerances = _tolerances(arguments.tolerance, labels)
+    scoring = Scoring(labels, tolerances, task.reader(), any(m in SURFACE for m in metrics))
+    found, unlike = find_predictions(task.runs, task.references, task.file_ending, arguments.common_only)
     names = list(dict.fromkeys(case.name for case in found))
     if arguments.identity_test:
-        _tested(task, found)
+        tested_cases(task, found)
     groups = {} if arguments.groups is None else read_case_table(arguments.groups, "--groups", "group", names)
     subgroups = _subgroups(arguments.subgroups, names)
     published, sentence = ({}, "") if arguments.published is None else read_published(arguments.published, names)
@@ -281,34 +237,12 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     scored = [case for case in found if case.name not in failed]
     if not scored:
         raise SalstmError(f"no case could be scored: {next(iter(failures.values()))}")
-    method_of = {run.name: (method, run.seed) for method, runs in methods.items() for run in runs}
-    rows = (
-        ScoredCase(*method_of[case.run], "" if case.fold is None else str(case.fold), case.name, scores[case])
-        for case in scored
-    )
-    table = results_table(rows, groups, metrics)
-    of_fold = Counter(case.fold for case in found if case.run == task.runs[0].name)
-    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, ending))) or FIVE_FOLDS
-    first, *rest = methods
-    same = [method for method in rest if are_one_method(split_seed(method)[0], split_seed(first)[0])]
-    results = Results(table, list(methods), list(labels.values), metrics, same, overlap)
+    results = _results(task, methods, found, {case: scores[case] for case in scored}, groups, metrics)
     baseline, *others = results.short.values()
-    inputs = {
-        "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
-        "reference": _portable(task.references),
-        "runs": {
-            run.name: {str(fold): _portable(folder) for fold, folder in run.predictions.items()} for run in task.runs
-        },
-        "labels": {name: list(values) for name, values in labels.values.items()},
-        "ignored_label": labels.ignore,
-        "tolerances": scoring.tolerances,
-        "reader": scoring.reader,
-        "unit": "pixels" if ending.lower() in PIXELS else "mm",
-    }
     packages = ("scipy", "pandas", *(["monai"] if scoring.surface else []))
     comparison = Comparison(
         f"{task.place}{', '.join(others)} against {baseline}",
-        inputs,
+        _inputs(task, scoring),
         {method: [run.name for run in runs] for method, runs in methods.items()},
         results,
         endpoint,
@@ -319,7 +253,7 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
         runs_table(run for runs in methods.values() for run in runs),
         subgroups,
         published,
-        _identity_tests(arguments.device, task, methods, scored) if arguments.identity_test else {},
+        tests_of_methods(task, methods, scored, arguments.device) if arguments.identity_test else {},
     )
     examples: list[Example] = []
     if arguments.html is not None and "dice" in metrics:
@@ -331,109 +265,49 @@ def _compare(arguments: argparse.Namespace, task: _Task) -> "tuple[Comparison, d
     return comparison, methods, examples
 
 
-def _tested(task: _Task, found: "Iterable[Case]") -> "dict[tuple[str, Path], list[Case]]":
-    """Returns the cases of each training that has blocks to be switched off, by its run's name and its folder.
+def _results(
+    task: "Task",
+    methods: "Mapping[str, Sequence[Run]]",
+    found: "Sequence[Case]",
+    scores: "Mapping[Case, dict[str, Scores]]",
+    groups: Mapping[str, str],
+    metrics: Sequence[str],
+) -> "Results":
+    from nnunetv2_salstm.evaluation.metrics import Labels
+    from nnunetv2_salstm.evaluation.results import Results, ScoredCase, results_table
+    from nnunetv2_salstm.evaluation.runs import overlap_of
+    from nnunetv2_salstm.evaluation.verdicts import FIVE_FOLDS
+    from nnunetv2_salstm.host.trainer_names import are_one_method, split_seed
 
-    Raises:
-        SalstmError: if there is no such training, or a case has no image.
-    """
-    from nnunetv2_salstm.plans import salstm_of
-
-    folders = {
-        (run.name, fold): training.folder
-        for run in task.runs
-        if salstm_of(run.plans, str(task.configuration)) is not None
-        for fold, training in run.folds.items()
-    }
-    if not folders:
-        raise SalstmError("--identity-test: none of the trainers has SA-LSTM blocks that could be switched off")
-    tested: dict[tuple[str, Path], list[Case]] = {}
-    for case in found:
-        if case.fold is not None and (case.run, case.fold) in folders:
-            tested.setdefault((case.run, folders[case.run, case.fold]), []).append(case)
-    names = dict.fromkeys(case.name for cases in tested.values() for case in cases)
-    if absent := [name for name in names if name not in task.images]:
-        raise SalstmError(
-            "--identity-test predicts the validation cases, whose images must be in nnUNet_raw; "
-            f"{len(absent)} are not, the first: {absent[0]}"
-        )
-    return tested
-
-
-def _identity_tests(
-    device: str, task: _Task, methods: "Mapping[str, Sequence[Run]]", found: "Iterable[Case]"
-) -> "dict[str, list[dict[str, Any]]]":
-    """Returns what each method with blocks loses without them on its validation cases, see `identity_test.losses`."""
-    import pandas
-
-    from nnunetv2_salstm.evaluation.identity_test import identity_test, losses
-    from nnunetv2_salstm.host import cases as host_cases
-    from nnunetv2_salstm.host.models import Model
-
-    method_of = {run.name: method for method, runs in methods.items() for run in runs}
-    tables: dict[str, list[pandas.DataFrame]] = {}
-    for (run, folder), files in _tested(task, found).items():
-        print(f"{run}, {folder.name}: predicted with and without its blocks", flush=True)
-        model = Model.read(folder.parent, folder.name.removeprefix("fold_"), "checkpoint_final.pth")
-        cases = [host_cases.Case(case.name, task.images[case.name]) for case in files]
-        references = {case.name: case.reference for case in files}
-        tested = identity_test(model, cases, references, device, stages=False, show_progress=sys.stderr.isatty())
-        tables.setdefault(method_of[run], []).append(tested)
-    return {method: losses(pandas.concat(tested)).to_dict("records") for method, tested in tables.items()}
-
-
-def _shown(
-    comparison: "Comparison", methods: "dict[str, list[Run]]", examples: "Sequence[Example]"
-) -> "shown.Comparison":
-    """Hands the numbers of a comparison to its report."""
-    from nnunetv2_salstm.evaluation.metrics import METRICS as KNOWN
-    from nnunetv2_salstm.evaluation.runs import curves_table
-    from nnunetv2_salstm.reporting import comparison as shown
-
-    results, endpoint, short = comparison.results, comparison.endpoint, comparison.results.short
-    metrics = {}
-    for name in results.metrics:
-        metric = KNOWN[name]
-        unit = f" ({comparison.inputs['unit']})" if metric.unit else ""
-        metrics[name] = shown.Metric(f"{metric.title}{unit}", 2 if metric.unit else 4, metric.best > 0)
-    curves = curves_table(methods)
-    return shown.Comparison(
-        comparison.title,
-        comparison.inputs["reference"],
-        (endpoint.title, metrics[endpoint.metric]),
-        metrics,
-        [*comparison.verdicts().sentences, *comparison.sentences_on_blocks()],
-        comparison.confounders,
-        comparison.failures,
-        {**comparison.tables(), "curves": curves.assign(method=curves["method"].map(short))},
-        {short[name]: values for name, values in comparison.cost.items()},
-        comparison.notes(),
-        comparison.inputs["command"],
-        comparison.versions,
-        [_picture(example, short[example.method], short[results.baseline]) for example in examples],
+    method_of = {run.name: (method, run.seed) for method, runs in methods.items() for run in runs}
+    rows = (
+        ScoredCase(*method_of[case.run], "" if case.fold is None else str(case.fold), case.name, values)
+        for case, values in scores.items()
+    )
+    table = results_table(rows, groups, metrics)
+    of_fold = Counter(case.fold for case in found if case.run == task.runs[0].name)
+    overlap = overlap_of(task.runs, of_fold, len(case_files(task.references, task.file_ending))) or FIVE_FOLDS
+    first, *rest = methods
+    same = [method for method in rest if are_one_method(split_seed(method)[0], split_seed(first)[0])]
+    return Results(
+        table, list(methods), list(Labels.of_dataset(task.dataset_json).values), list(metrics), same, overlap
     )
 
 
-def _picture(example: "Example", name: str, baseline: str) -> "Figure":
-    from nnunetv2_salstm.reporting.document import Figure
-    from nnunetv2_salstm.reporting.overlays import Overlay, draw_overlays
-
-    areas = {
-        "image": {},
-        "reference": example.reference,
-        f"{baseline}: {example.theirs:.3f}": example.baseline,
-        f"{name}: {example.ours:.3f}": example.prediction,
+def _inputs(task: "Task", scoring: "Scoring") -> dict[str, Any]:
+    labels = scoring.labels
+    return {
+        "command": shlex.join(["nnUNetv2_salstm", *sys.argv[1:]]),
+        "reference": _portable(task.references),
+        "runs": {
+            run.name: {str(fold): _portable(folder) for fold, folder in run.predictions.items()} for run in task.runs
+        },
+        "labels": {name: list(values) for name, values in labels.values.items()},
+        "ignored_label": labels.ignore,
+        "tolerances": scoring.tolerances,
+        "reader": scoring.reader,
+        "unit": "pixels" if task.file_ending.lower() in PIXELS else "mm",
     }
-    slices = [
-        Overlay(example.image, title, masks, pixel=example.pixel, window=example.window)
-        for title, masks in areas.items()
-    ]
-    title = f"{example.case}, slice {example.place[0]} of {example.place[1]}"
-    caption = (
-        f"{example.case}, {name}: Dice {example.ours:.4f}, {example.ours - example.theirs:+.4f} from {baseline}. "
-        "The slice in which the predictions differ most."
-    )
-    return Figure(png=draw_overlays([slices], list(example.reference), title), caption=caption, alt=example.case)
 
 
 def _metrics(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -498,49 +372,6 @@ def _tolerances(texts: Sequence[str], labels: "Labels") -> dict[str, float]:
         else:
             default = value
     return {name: special.get(name, default) for name in labels.values}
-
-
-def _reader(dataset_json: Mapping[str, Any], references: Path, ending: str) -> str:
-    """Returns the name of the class that nnU-Net reads this data set with."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    files = list(case_files(references, ending).values())
-    if not files:
-        raise SalstmError(f"{references} has no files *{ending}")
-    for file in files:
-        try:
-            # It prints a traceback for each class that cannot read a file, which is named when it is scored.
-            with redirect_stderr(io.StringIO()):
-                return determine_reader_writer_from_dataset_json(dict(dataset_json), str(file), verbose=False).__name__
-        except RuntimeError:
-            continue
-    raise SalstmError(f"none of the files *{ending} in {references} can be read by nnU-Net; look at {files[0]}")
-
-
-def _raw_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Returns the images of each raw training case, {} where the raw data are not there any more."""
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        folder = find_dataset("nnUNet_raw", dataset)
-        found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
-    except (SalstmError, OSError) as error:
-        print(f"There are no images to show: {error}")
-        return {}
-    return {case: [Path(file) for file in files["images"]] for case, files in found.items()}
-
-
-def _images_in(folder: Path, ending: str) -> dict[str, list[Path]]:
-    """Returns the images in a folder, named as nnU-Net names its inputs (CASE_0000) or as the case.
-
-    Raises:
-        SalstmError: if there are none.
-    """
-    named = case_files(folder, ending)
-    if not named:
-        raise SalstmError(f"--images {folder} has no files *{ending}")
-    first = {name.removesuffix("_0000"): file for name, file in named.items() if name.endswith("_0000")}
-    return {name: [file] for name, file in {**named, **first}.items()}
 
 
 def _portable(path: Path) -> str:

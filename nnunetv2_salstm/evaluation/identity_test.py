@@ -1,10 +1,12 @@
 """The identity test: what a trained model loses when its blocks are switched off, without training it again."""
 
 import io
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,14 +14,17 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
 from nnunetv2_salstm.evaluation.metrics import Labels
+from nnunetv2_salstm.evaluation.runs import Run
 from nnunetv2_salstm.evaluation.scoring import Case as ScoredCase
 from nnunetv2_salstm.evaluation.scoring import Scoring
 from nnunetv2_salstm.evaluation.statistics import POINT
+from nnunetv2_salstm.evaluation.task import Task
 from nnunetv2_salstm.host.cases import Case, preprocess
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.images import BadFile
 from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import switched_off
+from nnunetv2_salstm.plans import salstm_of
 
 # What is switched off, besides the stages by their index.
 NOTHING, ALL = "nothing", "all"
@@ -99,6 +104,53 @@ def losses(found: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return table.rename_axis("off").reset_index()
+
+
+def tested_cases(task: Task, found: Iterable[ScoredCase]) -> dict[tuple[str, Path], list[ScoredCase]]:
+    """Returns the cases of each training that has blocks to be switched off, by its run's name and its folder.
+
+    Raises:
+        SalstmError: if there is no such training, or a case has no image.
+    """
+    folders = {
+        (run.name, fold): training.folder
+        for run in task.runs
+        if salstm_of(run.plans, str(task.configuration)) is not None
+        for fold, training in run.folds.items()
+    }
+    if not folders:
+        raise SalstmError("--identity-test: none of the trainers has SA-LSTM blocks that could be switched off")
+    tested: dict[tuple[str, Path], list[ScoredCase]] = {}
+    for case in found:
+        if case.fold is not None and (case.run, case.fold) in folders:
+            tested.setdefault((case.run, folders[case.run, case.fold]), []).append(case)
+    names = dict.fromkeys(case.name for cases in tested.values() for case in cases)
+    if absent := [name for name in names if name not in task.images]:
+        raise SalstmError(
+            "--identity-test predicts the validation cases, whose images must be in nnUNet_raw; "
+            f"{len(absent)} are not, the first: {absent[0]}"
+        )
+    return tested
+
+
+def tests_of_methods(
+    task: Task, methods: Mapping[str, Sequence[Run]], found: Iterable[ScoredCase], device: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns what each method with blocks loses without them on its validation cases, rows of `losses`.
+
+    Raises:
+        SalstmError: if there is no such method, or a model or a case cannot be read.
+    """
+    method_of = {run.name: method for method, runs in methods.items() for run in runs}
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for (run, folder), files in tested_cases(task, found).items():
+        print(f"{run}, {folder.name}: predicted with and without its blocks", flush=True)
+        model = Model.read(folder.parent, folder.name.removeprefix("fold_"), "checkpoint_final.pth")
+        cases = [Case(case.name, task.images[case.name]) for case in files]
+        references = {case.name: case.reference for case in files}
+        tested = identity_test(model, cases, references, device, stages=False, show_progress=sys.stderr.isatty())
+        tables.setdefault(method_of[run], []).append(tested)
+    return {method: losses(pd.concat(tested)).to_dict("records") for method, tested in tables.items()}
 
 
 def sentence(table: pd.DataFrame) -> str:
