@@ -137,8 +137,9 @@ def _scores(trainings: "dict[int | str, Training]", dataset: dict[str, Any]) -> 
         known = column.dropna().to_numpy()
         if len(known):
             interval = estimate(known, 0 * known)
-            ends = {"low": interval.low, "high": interval.high}
-            found.append({"label": label, "mean": interval.difference, **ends, "cases": len(known)})
+            # Student's does not know that Dice ends at 0 and 1.
+            low, high = (end if end is None else min(max(end, 0.0), 1.0) for end in (interval.low, interval.high))
+            found.append({"label": label, "mean": interval.difference, "low": low, "high": high, "cases": len(known)})
     return pandas.DataFrame(found, columns=["label", "mean", "low", "high", "cases"])
 
 
