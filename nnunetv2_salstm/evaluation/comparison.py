@@ -168,6 +168,11 @@ class Comparison:
             f"Moved: {'groups' if results.groups else 'cases'} that are more than {POINT:g} better or worse.",
             "Noise (A/A): trainings of one method, which differ by chance alone.",
         ]
+        if self.identity_tests:
+            notes.append(
+                "Without its blocks: predicted anew, with and without them, without nnU-Net's mirroring, so that Dice "
+                "with them may differ from the table's."
+            )
         if "hd95" in results.metrics:
             tolerances = ", ".join(f"{name} {value:g} {unit}" for name, value in self.inputs["tolerances"].items())
             notes.append(

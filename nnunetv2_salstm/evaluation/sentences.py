@@ -115,15 +115,18 @@ def on_noise(repeats: Sequence[Repeat], digits: int) -> list[str]:
     ]
 
 
-def on_ranks(ranks: Mapping[str, Rank]) -> list[str]:
-    """Returns a sentence on the best of several methods; without ranks, why there are none."""
+def on_ranks(ranks: Mapping[str, Rank], seeds: int) -> list[str]:
+    """Returns a sentence on the best of several methods; without ranks, why there are none.
+
+    Args:
+        ranks: by the methods' names.
+        seeds: of the method with the fewest; a single one cannot be drawn anew.
+    """
     if not ranks:
         return ["Ranks: none, as some values are infinite, where a structure was missed."]
     best = min(ranks, key=lambda method: ranks[method].rank)
-    return [
-        f"Ranks: {best} has the best mean; it stays first in {percent(ranks[best].first)} of resamples of cases and "
-        "trainings."
-    ]
+    drawn = "cases and trainings" if seeds > 1 else "cases; what other trainings would change is not in it"
+    return [f"Ranks: {best} has the best mean; it stays first in {percent(ranks[best].first)} of resamples of {drawn}."]
 
 
 def on_few(units: int, unit: str) -> list[str]:

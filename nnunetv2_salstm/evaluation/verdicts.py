@@ -148,7 +148,7 @@ def compare_methods(
         # Nothing has a rank beside what is infinite.
         if not any(np.isinf(rows).any() for rows in values.values()):
             ranks = rank_stability(values, higher_is_better)
-        sentences += on_ranks({short[method]: rank for method, rank in ranks.items()})
+        sentences += on_ranks({short[method]: rank for method, rank in ranks.items()}, min(map(len, seeds.values())))
     count = int(units.max()) + 1
     sentences += on_few(count, words.unit)
     return Verdicts(first, compared, repeats, ranks, count, f"{words.unit}s", sentences)

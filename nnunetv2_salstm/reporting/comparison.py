@@ -129,7 +129,7 @@ def comparison_document(found: Comparison, everything: bool = False, figures: bo
         "Subgroups": _plain(tables["subgroups"], metric, 2),
         "Beside published scores (other software, part of no verdict)": _plain(tables["published"], metric),
         "Noise: one method trained twice (A/A)": _plain(tables["noise"], metric, 3),
-        "Ranks over resamples of cases and trainings": _ranks(tables["methods"]),
+        "Ranks over resamples": _ranks(tables["methods"]),
         "Trainings": [*_plain(tables["trainings"], metric, 3), *_plain(tables["runs"], metric, 6)],
         "Cost": _cost(found),
     }

@@ -281,7 +281,9 @@ def test_ranks_are_of_three_methods_or_more():
     scores = {**Study().pair(3, 0.001, 0.05), "B": np.full((3, 100), 0.1)}
     found = compare_methods(scores)
     assert found.ranks["A"].first == 1.0
-    assert "Ranks: A has the best mean; it stays first in 100.0 % of resamples" in str(found)
+    assert "Ranks: A has the best mean; it stays first in 100.0 % of resamples of cases and trainings." in str(found)
+    once = str(compare_methods({name: values[:1] for name, values in scores.items()}))
+    assert "100.0 % of resamples of cases; what other trainings would change is not in it." in once
     assert not compare_methods({"stock": scores["stock"], "A": scores["A"]}).ranks
 
 
