@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.images import Geometry, require_labels, whole_numbers
+from nnunetv2_salstm.host.geometry import Geometry
+from nnunetv2_salstm.host.label_maps import require_labels, whole_numbers
 
 # What lies beside the cases of a data set: licences, citations, tables, archives, what file managers leave.
 _BESIDES = (

@@ -17,8 +17,7 @@ from nnunetv2_salstm.converters.case import Case, Collection
 from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
 from nnunetv2_salstm.converters.splits import split
 from nnunetv2_salstm.converters.summary import Facts, Summary, summarise
-from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.images import BadFile
+from nnunetv2_salstm.host.errors import BadFile, SalstmError
 
 # What finds the cases in the official folder of each data set.
 FINDERS: dict[str, Callable[..., Collection]] = {

@@ -17,10 +17,12 @@ from nnunetv2_salstm.converters.pictures import write_picture
 from nnunetv2_salstm.converters.splits import Splits
 from nnunetv2_salstm.converters.volumes import write_volume
 from nnunetv2_salstm.host.datasets import nnunet_folder
-from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.errors import BadFile, SalstmError
 from nnunetv2_salstm.host.files import atomic_write, json_if_whole, write_text
 from nnunetv2_salstm.host.frames import with_neighbours
-from nnunetv2_salstm.host.images import BadFile, Geometry, read_picture, read_volume, same_geometry
+from nnunetv2_salstm.host.geometry import Geometry, same_geometry
+from nnunetv2_salstm.host.pictures import read_picture
+from nnunetv2_salstm.host.volumes import read_volume
 
 MADE_BY = "nnUNetv2_salstm convert"
 # Says which conversion the folder belongs to until dataset.json is there, which is written last.

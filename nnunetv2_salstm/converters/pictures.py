@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunetv2_salstm.converters.case import Case, Content
-from nnunetv2_salstm.host.images import BadFile, read_picture
+from nnunetv2_salstm.host.errors import BadFile
+from nnunetv2_salstm.host.pictures import read_picture
 
 ENDING = ".png"
 # nnU-Net reads a colour picture as three channels, and divides those of this name by 255.

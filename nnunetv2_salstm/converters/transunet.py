@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.converters.volumes import with_neighbours
-from nnunetv2_salstm.host.images import BadFile, Geometry, reading
+from nnunetv2_salstm.host.errors import BadFile, reading
+from nnunetv2_salstm.host.geometry import Geometry
 
 _MAPPING = {value: value for value in range(9)}
 _UNKNOWN = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))

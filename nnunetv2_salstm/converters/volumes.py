@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.host.datasets import NIFTI
-from nnunetv2_salstm.host.images import Geometry, in_place, read_volume
+from nnunetv2_salstm.host.geometry import Geometry, in_place
+from nnunetv2_salstm.host.volumes import read_volume
 
 ENDING = ".nii.gz"
 _REORDERED = (

@@ -8,7 +8,9 @@ import numpy as np
 
 from nnunetv2_salstm.evaluation.results import Endpoint, Results
 from nnunetv2_salstm.evaluation.scoring import Case, Scoring
-from nnunetv2_salstm.host.images import BadFile, in_place, read_grey, read_label_map
+from nnunetv2_salstm.host.errors import BadFile
+from nnunetv2_salstm.host.geometry import in_place
+from nnunetv2_salstm.host.label_maps import read_grey, read_label_map
 
 EXAMPLES = 3
 # Voxels around the labels.

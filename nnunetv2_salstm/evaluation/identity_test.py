@@ -20,8 +20,7 @@ from nnunetv2_salstm.evaluation.scoring import Scoring
 from nnunetv2_salstm.evaluation.statistics import POINT
 from nnunetv2_salstm.evaluation.task import Task
 from nnunetv2_salstm.host.cases import Case, preprocess
-from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.images import BadFile
+from nnunetv2_salstm.host.errors import BadFile, SalstmError
 from nnunetv2_salstm.host.models import Model, make_predictor
 from nnunetv2_salstm.nn import switched_off
 from nnunetv2_salstm.plans import salstm_of

@@ -12,9 +12,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
-from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.errors import BadFile, SalstmError
 from nnunetv2_salstm.host.files import fingerprint, json_if_whole, write_text
-from nnunetv2_salstm.host.images import BadFile, in_place, read_label_map, require_labels
+from nnunetv2_salstm.host.geometry import in_place
+from nnunetv2_salstm.host.label_maps import read_label_map, require_labels
 
 # What is cached is another when the rules of scoring change.
 RULES = 4

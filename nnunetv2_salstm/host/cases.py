@@ -9,9 +9,9 @@ from nnunetv2.utilities.utils import create_paths_fn, get_identifiers_from_split
 from torch import Tensor
 
 from nnunetv2_salstm.host.datasets import NIFTI
-from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.images import BadFile, require_sound_nifti
+from nnunetv2_salstm.host.errors import BadFile, SalstmError
 from nnunetv2_salstm.host.models import Model
+from nnunetv2_salstm.host.volumes import require_sound_nifti
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,11 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from nnunetv2_salstm.host.images import BadFile, Geometry, Volume, in_place, read_picture, read_volume, whole_numbers
+from nnunetv2_salstm.host.errors import BadFile
+from nnunetv2_salstm.host.geometry import Geometry, Volume, in_place
+from nnunetv2_salstm.host.label_maps import whole_numbers
+from nnunetv2_salstm.host.pictures import read_picture
+from nnunetv2_salstm.host.volumes import read_volume
 
 AFFINE = np.diag([-1.25, -1.5, 8.0, 1.0])
 AFFINE[:3, 3] = 10.0, -20.5, 3.0
