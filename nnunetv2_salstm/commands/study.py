@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         SalstmError: if the study cannot be run here, before anything is started; or at the end if a job failed.
     """
     from nnunetv2_salstm.study.check import check_study
-    from nnunetv2_salstm.study.jobs import jobs_of
+    from nnunetv2_salstm.study.graph import jobs_of
     from nnunetv2_salstm.study.schema import read_study
     from nnunetv2_salstm.study.workflow import SNAKEFILE
 
@@ -124,7 +124,7 @@ def _launch(study: "Study", arguments: argparse.Namespace) -> None:
 
 
 def _print_commands(jobs: "Sequence[Job]") -> None:
-    from nnunetv2_salstm.study.jobs import unfinished
+    from nnunetv2_salstm.study.graph import unfinished
     from nnunetv2_salstm.study.locks import holder
 
     left = unfinished(jobs)

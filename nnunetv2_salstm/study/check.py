@@ -13,7 +13,8 @@ from nnunetv2_salstm.host.files import read_json
 from nnunetv2_salstm.host.frames import channels_of_a_frame
 from nnunetv2_salstm.host.trainer_lookup import find_trainer
 from nnunetv2_salstm.host.trainer_names import METHODS, NAME_RULE, TrainerName
-from nnunetv2_salstm.study.jobs import JOBS, PLANNERS, Dataset, Job, Preprocess, study_folder
+from nnunetv2_salstm.study.dataset import Dataset
+from nnunetv2_salstm.study.jobs import JOBS, PLANNERS, Job, Preprocess, study_folder
 from nnunetv2_salstm.study.locks import gpus_of_this_machine
 from nnunetv2_salstm.study.schema import Method, Study, nearest
 

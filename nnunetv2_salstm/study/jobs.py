@@ -2,21 +2,18 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.host.datasets import find_dataset, nnunet_folder, read_dataset_json
-from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.files import json_if_whole, make_once
+from nnunetv2_salstm.study.dataset import FOLDS, Dataset
 from nnunetv2_salstm.study.log import Log
 from nnunetv2_salstm.study.schema import Resources, Study
 
 DEFAULT_PLANS = "nnUNetPlans"
-# Of nnU-Net's own cross-validation; it cannot be made of fewer cases.
-FOLDS = 5
 # The folder of the jobs of all studies, beside those of the studies; no name begins so.
 JOBS = "_jobs"
 # Which of nnU-Net's planners makes plans of a name.
@@ -24,77 +21,6 @@ PLANNERS = {
     DEFAULT_PLANS: "ExperimentPlanner",
     **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
 }
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set in nnU-Net's folders.
-
-    Attributes:
-        raw, preprocessed, results: nnU-Net's folders of it, of which only the first needs to be there.
-        description: its dataset.json.
-        training_cases: names of the cases that are preprocessed.
-        test_cases: names of those in imagesTs, in the order in which nnU-Net cuts them into parts.
-    """
-
-    raw: Path
-    preprocessed: Path
-    results: Path
-    description: Mapping[str, Any]
-    training_cases: list[str]
-    test_cases: list[str]
-
-    @classmethod
-    def find(cls, dataset: str) -> "Dataset":
-        """Finds a data set by number or name.
-
-        Raises:
-            SalstmError: if it is not there, or nnU-Net's folders are not.
-        """
-        raw = find_dataset("nnUNet_raw", dataset)
-        description = read_dataset_json(raw / "dataset.json", ("labels", "file_ending"))
-        ending = description["file_ending"]
-        # Behind a case's name stands its channel, _0000.
-        training, test = (
-            sorted({file.name[: -len("_0000") - len(ending)] for file in (raw / folder).glob(f"*{ending}")})
-            for folder in ("imagesTr", "imagesTs")
-        )
-        preprocessed, results = (nnunet_folder(f"nnUNet_{name}") / raw.name for name in ("preprocessed", "results"))
-        return cls(raw, preprocessed, results, description, sorted(description.get("dataset") or training), test)
-
-    @property
-    def name(self) -> str:
-        """Its name, e.g. Dataset027_ACDC."""
-        return self.raw.name
-
-    @property
-    def number(self) -> str:
-        """Its number, as nnU-Net's commands take it."""
-        return str(int(self.name[len("Dataset") :].partition("_")[0]))
-
-    @property
-    def ending(self) -> str:
-        """Of its images and predictions."""
-        return str(self.description["file_ending"])
-
-    @property
-    def splits_file(self) -> Path:
-        """nnU-Net's folds."""
-        return self.preprocessed / "splits_final.json"
-
-    @property
-    def folds(self) -> int:
-        """How many folds there are: those of `splits_file`, else those that nnU-Net makes.
-
-        Raises:
-            SalstmError: if the file cannot be read.
-        """
-        if not self.splits_file.is_file():
-            return FOLDS
-        try:
-            return len(json.loads(self.splits_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise SalstmError(f"{self.splits_file} must be a list of folds: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -165,7 +91,7 @@ class Preprocess(Job):
         """Returns nnU-Net's command for what is missing."""
         processes = str(self.resources.cpus)
         if _json(self.plans_file) is None:
-            planner = _unless_default("-pl", PLANNERS[self.plans], PLANNERS[DEFAULT_PLANS])
+            planner = unless_default("-pl", PLANNERS[self.plans], PLANNERS[DEFAULT_PLANS])
             return [
                 "nnUNetv2_plan_and_preprocess", "-d", self.dataset.number, *planner, "-c", *self.study.configurations,
                 "-npfp", processes, "-np", processes,
@@ -173,7 +99,7 @@ class Preprocess(Job):
         # nnU-Net empties the folder of a configuration first, from which others may be training.
         configurations = self.study.configurations
         missing = [name for name in configurations if self._cases_missing(name)] or configurations
-        plans = _unless_default("-plans_name", self.plans, DEFAULT_PLANS)
+        plans = unless_default("-plans_name", self.plans, DEFAULT_PLANS)
         return ["nnUNetv2_preprocess", "-d", self.dataset.number, *plans, "-c", *missing, "-np", processes]
 
     def missing(self) -> str | None:
@@ -232,9 +158,9 @@ class Train(Job):
     def command(self) -> list[str]:
         """Returns the training, with --c if there is a checkpoint, or --val if only the validation is missing."""
         command = ["nnUNetv2_train", self.dataset.number, self.configuration, str(self.fold), "-tr", self.trainer]
-        command += _unless_default("-p", self.plans, DEFAULT_PLANS)
-        command += _unless_default("-num_gpus", str(max(1, self.resources.gpus)), "1")
-        command += _unless_default("-device", self.study.device, "cuda")
+        command += unless_default("-p", self.plans, DEFAULT_PLANS)
+        command += unless_default("-num_gpus", str(max(1, self.resources.gpus)), "1")
+        command += unless_default("-device", self.study.device, "cuda")
         if self.checkpoint.is_file():
             return [*command, "--val"]
         started = any((self.folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
@@ -353,127 +279,13 @@ def study_folder(name: str) -> Path:
     return nnunet_folder("nnUNet_results") / "studies" / name
 
 
-def jobs_of(study: Study) -> list[Job]:
-    """Returns the jobs of a study, each behind those that must be finished before it.
-
-    Raises:
-        SalstmError: if a data set or nnU-Net's folders are not there.
-    """
-    jobs: list[Job] = []
-    datasets = [Dataset.find(name) for name in study.datasets]
-    for name, dataset in zip(study.datasets, datasets, strict=True):
-        if datasets.count(dataset) > 1:
-            raise SalstmError(f"datasets must have each data set once; {name} is {dataset.name}, which is there twice")
-        # One after the other, as plans of a data set share its fingerprint.
-        before: tuple[str, ...] = ()
-        for plans in study.plans:
-            preprocess = Preprocess(f"preprocess__{dataset.name}__{plans}", study, dataset, before, plans)
-            before = (preprocess.name,)
-            jobs.append(preprocess)
-            for configuration in study.configurations:
-                jobs += _jobs_of_models(study, dataset, plans, configuration, before)
-    if comparisons := [job for job in jobs if isinstance(job, Compare)]:
-        # A job of Slurm starts in another folder.
-        words = ["nnUNetv2_salstm", "study", str(study.file.resolve()), "--report"]
-        inputs, after = [job.outputs[0] for job in comparisons], _names(comparisons)
-        outputs = _page(study, "report")
-        jobs.append(Report(f"report__{study.name}", study, comparisons[0].dataset, after, words, inputs, outputs))
-    return jobs
-
-
-def _jobs_of_models(
-    study: Study, dataset: Dataset, plans: str, configuration: str, preprocess: tuple[str, ...]
-) -> list[Job]:
-    """Returns trainings, predictions and comparisons on one data set with one configuration."""
-    data = (plans, configuration)
-    trainings: list[Train] = []
-    predictions: list[Predict] = []
-    # Folders with predictions, as compare takes them.
-    folders = []
-    for run in (run for method in study.trainers for run in study.runs_of(method)):
-        model = model_name(run, *data)
-        name = f"train__{dataset.name}__{model}__fold_"
-        own = [Train(f"{name}{fold}", study, dataset, preprocess, run, *data, fold) for fold in study.folds]
-        output = study_folder(study.name) / "predictions" / dataset.name / model
-        trainings += own
-        predictions += _predictions(own, output)
-        folders.append(f"{run}={output}")
-    jobs: list[Job] = [*trainings, *predictions]
-    if len(study.trainers) == 1:
-        return jobs
-
-    def compare(cases: str, of: Sequence[Job], words: list[str], inputs: list[Path]) -> Compare:
-        name = "__".join([dataset.name, *data, *(["test"] if cases == "test" else [])])
-        outputs = _page(study, f"comparisons/{name}")
-        written = [word for file in outputs for word in (f"--{file.suffix[1:]}", str(file))]
-        words = ["nnUNetv2_salstm", "compare", *words, *written]
-        after = _names(of)
-        return Compare(f"compare__{study.name}__{name}", study, dataset, after, words, inputs, outputs, *data, cases)
-
-    words = ["-d", dataset.number, "-c", configuration, "-tr", *dict.fromkeys(job.trainer for job in trainings)]
-    words += ["-f", *map(str, study.folds), *_unless_default("-p", plans, DEFAULT_PLANS)]
-    jobs.append(compare("validation", trainings, words, [job.summary for job in trainings]))
-    raw = dataset.raw
-    if predictions and (raw / "labelsTs").is_dir():
-        words = ["--reference", str(raw / "labelsTs"), "-i", *folders]
-        words += ["--dataset-json", str(raw / "dataset.json"), "--images", str(raw / "imagesTs")]
-        jobs.append(compare("test", predictions, words, [file for job in predictions for file in job.outputs]))
-    return jobs
-
-
-def _predictions(trainings: Sequence[Train], output: Path) -> list[Predict]:
-    """Returns the jobs that predict the test cases with the folds of a model: one for each part."""
-    first = trainings[0]
-    study, dataset = first.study, first.dataset
-    words = [
-        "nnUNetv2_predict", "-i", str(dataset.raw / "imagesTs"), "-o", str(output), "-d", dataset.number, "-c",
-        first.configuration, "-f", *map(str, study.folds), "-tr", first.trainer,
-        *_unless_default("-p", first.plans, DEFAULT_PLANS), *_unless_default("-device", study.device, "cuda"),
-    ]  # fmt: skip
-    networks = [training.checkpoint for training in trainings]
-    jobs = []
-    parts = min(study.num_parts, len(dataset.test_cases)) if study.test else 0
-    for part in range(parts):
-        name = f"predict__{study.name}__{dataset.name}__{output.name}__part_{part}_of_{parts}"
-        which = ["-num_parts", str(parts), "-part_id", str(part)] if parts > 1 else []
-        files = [output / f"{case}{dataset.ending}" for case in dataset.test_cases[part::parts]]
-        jobs.append(Predict(name, study, dataset, _names(trainings), [*words, *which], networks, files))
-    return jobs
-
-
-def _names(jobs: Sequence[Job]) -> tuple[str, ...]:
-    return tuple(job.name for job in jobs)
-
-
-def _page(study: Study, name: str) -> list[Path]:
-    return [study_folder(study.name) / f"{name}.{kind}" for kind in ("json", "html")]
-
-
-def unfinished(jobs: Sequence[Job]) -> dict[str, str]:
-    """Returns why jobs are not finished, by name: their outputs, or those of a job before them, are not there.
-
-    A preprocessing that nothing unfinished needs is not among them: preprocessed data may be removed after training.
-    """
-    reasons: dict[str, str] = {}
-    for job in jobs:
-        reason = job.missing()
-        # A training stays finished, however new its plans and preprocessed data are.
-        before = [] if isinstance(job, Preprocess | Train) else [name for name in job.after if name in reasons]
-        if reason is not None or before:
-            reasons[job.name] = reason or f"{before[0]} is not finished"
-    for job in reversed(jobs):
-        users = [other.name for other in jobs if job.name in other.after]
-        if isinstance(job, Preprocess) and users and not any(name in reasons for name in users):
-            reasons.pop(job.name, None)
-    return reasons
-
-
 def model_name(trainer: str, plans: str, configuration: str) -> str:
     """Returns how nnU-Net calls the folder of a model."""
     return f"{trainer}__{plans}__{configuration}"
 
 
-def _unless_default(option: str, value: str, default: str) -> list[str]:
+def unless_default(option: str, value: str, default: str) -> list[str]:
+    """Returns a command's option with its value, nothing where it is what the command does anyway."""
     return [] if value == default else [option, value]
 
 

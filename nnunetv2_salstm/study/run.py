@@ -12,7 +12,8 @@ from pathlib import Path
 
 from nnunetv2_salstm.host.commands import patient_threads, run_process
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.study.jobs import Job, jobs_of
+from nnunetv2_salstm.study.graph import jobs_of
+from nnunetv2_salstm.study.jobs import Job
 from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
 from nnunetv2_salstm.study.schema import read_study
 

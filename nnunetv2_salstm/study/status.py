@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from nnunetv2_salstm.study.jobs import Job, Train, unfinished
+from nnunetv2_salstm.study.graph import unfinished
+from nnunetv2_salstm.study.jobs import Job, Train
 from nnunetv2_salstm.study.locks import holder
 from nnunetv2_salstm.study.schema import KINDS, Study
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.study.jobs import Job, study_folder, unfinished
+from nnunetv2_salstm.study.graph import unfinished
+from nnunetv2_salstm.study.jobs import Job, study_folder
 from nnunetv2_salstm.study.locks import holder
 from nnunetv2_salstm.study.schema import Study
 

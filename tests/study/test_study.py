@@ -17,7 +17,8 @@ from places import ROOT
 from nnunetv2_salstm import cli
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.study.check import check_executor, check_study
-from nnunetv2_salstm.study.jobs import Preprocess, Train, jobs_of, unfinished
+from nnunetv2_salstm.study.graph import jobs_of, unfinished
+from nnunetv2_salstm.study.jobs import Preprocess, Train
 from nnunetv2_salstm.study.schema import read_study
 from nnunetv2_salstm.study.status import status_of
 from nnunetv2_salstm.study.workflow import resources_of

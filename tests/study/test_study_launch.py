@@ -12,7 +12,8 @@ from toy_study import OFF, A, Toys, trained, wait_until
 
 from nnunetv2_salstm.evaluation.runs import TrainingLog
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.study.jobs import Job, Train, jobs_of
+from nnunetv2_salstm.study.graph import jobs_of
+from nnunetv2_salstm.study.jobs import Job, Train
 from nnunetv2_salstm.study.locks import Held, hold, hold_gpus, holder
 from nnunetv2_salstm.study.run import run_job
 from nnunetv2_salstm.study.schema import read_study

@@ -17,7 +17,8 @@ from nnunetv2_salstm.evaluation.comparison import Comparison
 from nnunetv2_salstm.evaluation.metrics import Scores
 from nnunetv2_salstm.evaluation.results import Endpoint, Results, ScoredCase, results_table
 from nnunetv2_salstm.host.trainer_names import split_seed
-from nnunetv2_salstm.study.jobs import Compare, Report, Train, jobs_of, unfinished
+from nnunetv2_salstm.study.graph import jobs_of, unfinished
+from nnunetv2_salstm.study.jobs import Compare, Report, Train
 from nnunetv2_salstm.study.schema import read_study
 
 OFF, SALSTM = "nnUNetTrainerSALSTMOff_3epochs", "nnUNetTrainerSALSTM_A_3epochs"
