@@ -1,13 +1,8 @@
-"""What keeps an installation from working: versions, which nnU-Net, its search for trainers, its folders, each device.
-
-What may fail or crash runs in other processes. They see what nnU-Net's commands see, and nothing of this package, whose
-import alone would already change nnUNet_extTrainer.
-"""
+"""What keeps an installation from working: versions, which nnU-Net, how it finds trainers, its folders, each device."""
 
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -34,6 +29,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from nnunetv2_salstm.host.child_python import DEVICES, IMPORT, LOOK_UP, STEP, run_child
 from nnunetv2_salstm.host.trainer_names import METHODS
 from nnunetv2_salstm_autoload import trainers_folder
 
@@ -43,8 +39,6 @@ PACKAGES = ("torch", "torchvision", "dynamic_network_architectures", "batchgener
 VARIABLE, OFF_SWITCH = "nnUNet_extTrainer", "NNUNETV2_SALSTM_NO_AUTOLOAD"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINERS = (*METHODS, f"{next(iter(METHODS))}_25d")
-# A first import of torch and nnU-Net from a network drive takes minutes.
-SECONDS = 600
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -145,7 +139,7 @@ def check_command() -> Iterator[Finding]:
 def check_trainers(variables: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """nnU-Net's own search must find our trainers, in our file; its commands start with these environment variables."""
     subject, variables = "trainers", variables_at_start() if variables is None else variables
-    answers, failure = run_child(_LOOK_UP, *TRAINERS, variables=variables)
+    answers, failure = run_child(LOOK_UP, *TRAINERS, variables=variables)
     value = answers.pop(0)["variable"] if answers else ""
     entries = [entry for entry in value.split(os.pathsep) if entry.strip()]
     ours = trainers_folder()
@@ -194,7 +188,7 @@ def check_folders() -> Iterator[Finding]:
 
 def check_devices() -> Iterator[Finding]:
     """A small network with blocks must make a finite step on each device, compiled where nnU-Net compiles."""
-    answers, failure = run_child(_DEVICES)
+    answers, failure = run_child(DEVICES)
     if failure:
         yield Finding("devices", NOTE, f"not looked at, as torch cannot be imported: {failure}")
         return
@@ -212,7 +206,7 @@ def check_devices() -> Iterator[Finding]:
 def check_step(device: str, compiled: bool = False) -> Finding:
     """Looks at one training step of a small network with blocks on a device."""
     subject = f"torch.compile on {device}" if compiled else device
-    answers, failure = run_child(_STEP, device, *(["compile"] if compiled else []))
+    answers, failure = run_child(STEP, device, *(["compile"] if compiled else []))
     if failure:
         todo = (
             "install what is missing, or switch compiling off: export nnUNet_compile=f"
@@ -243,131 +237,12 @@ def variables_at_start(file: Path = Path("/proc/self/environ")) -> dict[str, str
     return present | {VARIABLE: value}
 
 
-# nnU-Net's commands do not look in the working directory, as `python -c` would. What others print is no answer.
-_START = """
-import json, os, sys
-sys.path[:] = [entry for entry in sys.path if entry]
-answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-os.dup2(2, 1)
-def answer(**values):
-    print(json.dumps(values), file=answers, flush=True)
-def describe(error):
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-"""
-_IMPORT = """
-import importlib
-for package in sys.argv[1:]:
-    try:
-        importlib.import_module(package)
-        answer(package=package, error=None)
-    except BaseException as error:
-        answer(package=package, error=describe(error))
-"""
-_DEVICES = """
-import warnings
-import torch
-with warnings.catch_warnings(record=True) as warned:
-    warnings.simplefilter("always")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-answer(
-    cuda_build=torch.version.cuda or torch.version.hip,
-    devices=[f"cuda:{index}" for index in range(count)] + ["mps"] * torch.backends.mps.is_available(),
-    names=[torch.cuda.get_device_name(index) for index in range(count)],
-    warnings=[" ".join(str(warning.message).split()) for warning in warned],
-)
-"""
-# nnU-Net 2.6 and 2.7 have the function with this project's patch only. nnU-Net forgets the modules of other folders
-# after the search, so that their files are looked for.
-_LOOK_UP = """
-variable = os.environ.get("nnUNet_extTrainer", "")
-answer(variable=variable)
-try:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as look_up
-except ModuleNotFoundError as error:
-    if error.name != "nnunetv2.utilities.find_objects":
-        raise
-    from nnunetv2.utilities import find_class_by_name
-    look_up = getattr(find_class_by_name, "recursive_find_trainer_class_by_name", None)
-folders = [os.path.abspath(entry) for entry in variable.split(os.pathsep) if entry.strip()]
-def is_in_folder(file):
-    return any(file.startswith(folder + os.sep) for folder in folders)
-def file_of(module):
-    if module in sys.modules:
-        return sys.modules[module].__file__
-    files = [os.path.join(folder, *module.split(".")) + ".py" for folder in folders]
-    return next(filter(os.path.isfile, files), f"module {module}")
-for name in sys.argv[1:] if look_up else []:
-    try:
-        answer(trainer=name, file=file_of(look_up(name).__module__))
-    except BaseException as error:
-        import traceback
-        files = [os.path.abspath(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, SyntaxError):
-            files.append(os.path.abspath(error.filename or ""))
-        answer(trainer=name, error=describe(error), raised_in=next(filter(is_in_folder, reversed(files)), ""))
-if look_up is None:
-    answer(too_old=True)
-"""
-# As they start, the blocks are the identity, and most of their gradients zero: hence other weights.
-_STEP = """
-import torch
-from torch import nn
-from nnunetv2_salstm.networks import SALSTMPlainConvUNet
-device = torch.device(sys.argv[1])
-network = SALSTMPlainConvUNet(
-    input_channels=1, n_stages=3, features_per_stage=[8, 16, 16], conv_op=nn.Conv3d,
-    kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    n_conv_per_stage=[1, 1, 1], num_classes=2, n_conv_per_stage_decoder=[1, 1], conv_bias=True,
-    norm_op=nn.InstanceNorm3d, norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU, deep_supervision=True,
-    salstm={"module": "A"},
-)
-network.apply(network.initialize)
-for parameter in network.parameters():
-    nn.init.normal_(parameter, std=0.05)
-network = network.to(device)
-forward = torch.compile(network) if "compile" in sys.argv[2:] else network
-with torch.autocast(device.type, enabled=device.type == "cuda"):
-    outputs = forward(torch.randn(1, 1, 8, 32, 32, device=device))
-sum(y.float().square().mean() for y in outputs).backward()
-bad = None if all(torch.isfinite(y).all() for y in outputs) else "the output"
-for name, parameter in network.named_parameters():
-    if bad is None and (parameter.grad is None or not torch.isfinite(parameter.grad).all()):
-        bad = f"the gradient of {name}"
-answer(not_finite=bad)
-"""
-
-
-def run_child(
-    code: str, *arguments: str, variables: Mapping[str, str] | None = None
-) -> tuple[list[dict[str, Any]], str]:
-    """Runs Python code in another process; returns what it answered, also before a crash, and how it failed or "".
-
-    Args:
-        code: that calls `answer` with what it finds, behind `_START`.
-        arguments: for it.
-        variables: of its environment, by default those of this process.
-    """
-    command = [sys.executable, "-c", _START + code, *arguments]
-    try:
-        result = subprocess.run(command, env=variables, capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired as expired:
-        return _answers(expired.stdout or b""), f"no answer within {SECONDS} s"
-    status, last_line = result.returncode, result.stderr.decode(errors="replace").strip().rpartition("\n")[2].strip()
-    how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
-    failure = f"the process {how}{f': {last_line}' if last_line else ''}"
-    return _answers(result.stdout), failure if status else ""
-
-
-def _answers(printed: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in printed.decode().splitlines()]
-
-
 def _import_failures() -> dict[str, str]:
     """Returns what went wrong with the import of each of PACKAGES that cannot be imported."""
     failures: dict[str, str] = {}
     left = list(PACKAGES)
     while left:
-        answers, failure = run_child(_IMPORT, *left)
+        answers, failure = run_child(IMPORT, *left)
         failures |= {answer["package"]: answer["error"] for answer in answers if answer["error"]}
         left = left[len(answers) :]
         if left:

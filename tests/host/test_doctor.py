@@ -15,7 +15,7 @@ from users import unprivileged
 
 import nnunetv2_salstm
 from nnunetv2_salstm import cli
-from nnunetv2_salstm.host import diagnosis
+from nnunetv2_salstm.host import child_python, diagnosis
 from nnunetv2_salstm.host.diagnosis import FOLDERS, NOTE, OFF_SWITCH, OK, VARIABLE, WRONG, Finding
 from nnunetv2_salstm_autoload import trainers_folder
 
@@ -146,17 +146,17 @@ class TestChild:
         ids=["good", "exception", "exit", "crash"],
     )
     def test_what_was_answered_before_the_end_is_kept(self, code, failure):
-        assert diagnosis.run_child(f"answer(a=sys.argv[1])\n{code}", "1") == ([{"a": "1"}], failure)
+        assert child_python.run_child(f"answer(a=sys.argv[1])\n{code}", "1") == ([{"a": "1"}], failure)
 
     def test_no_answer(self, monkeypatch):
-        monkeypatch.setattr(diagnosis, "SECONDS", 1)
-        found = diagnosis.run_child("import time; answer(a=1); time.sleep(60)")
+        monkeypatch.setattr(child_python, "SECONDS", 1)
+        found = child_python.run_child("import time; answer(a=1); time.sleep(60)")
         assert found == ([{"a": 1}], "no answer within 1 s")
 
     def test_the_working_directory_is_not_looked_at(self, tmp_path, monkeypatch):
         write(tmp_path, torch="raise RuntimeError")
         monkeypatch.chdir(tmp_path)
-        (found,), _ = diagnosis.run_child("import importlib.util as u; answer(a=u.find_spec('torch').origin)")
+        (found,), _ = child_python.run_child("import importlib.util as u; answer(a=u.find_spec('torch').origin)")
         assert found["a"] != str(tmp_path / "torch.py")
 
 
