@@ -151,11 +151,11 @@ class SALSTMBlock(nn.Module):
         weight, bias = (getattr(self.norm, name, None) for name in ("weight", "bias"))
         has_own = not self.norm.training and getattr(self.norm, "running_mean", None) is not None
         if math.prod(x.shape[2:]) > 1 or has_own:
-            x = x if weight is None else x.to(weight.dtype)
             if isinstance(self.norm, INSTANCE_NORMS) and not self.norm.track_running_stats:
                 # Groups of one channel: the same, in one operation instead of several.
-                return to_float32(F.group_norm(x, x.shape[1], weight, bias, self.norm.eps))
-            return to_float32(self.norm(x))
+                weight, bias = (p if p is None else p.to(x.dtype) for p in (weight, bias))
+                return F.group_norm(x, x.shape[1], weight, bias, self.norm.eps)
+            return to_float32(self.norm(x if weight is None else x.to(weight.dtype)))
         broadcast = (-1, *[1] * len(self.stride))
         x = x if weight is None else x * weight.view(broadcast)
         return x if bias is None else x + bias.view(broadcast)

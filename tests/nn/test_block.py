@@ -190,6 +190,16 @@ def test_constant_inputs_stay_finite(fill):
         assert torch.isfinite(gradient).all(), name
 
 
+def test_weights_in_float16_compute_in_float32():
+    """The channel mix of such inputs is beyond float16."""
+    block = make_block()
+    with torch.no_grad():
+        block.reduce.weight.fill_(4.0)
+    x = 1e4 * torch.rand(1, 8, 4, 8, 8)
+    expected = block.contribution(x.half().float())
+    assert_close("contribution", block.half().contribution(x.half()), expected, relative=0.02)
+
+
 def test_runs_with_weights_in_bfloat16():
     block, x = make_block(), torch.randn(1, 8, 4, 6, 6)
     expected = block(x)
