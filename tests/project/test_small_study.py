@@ -44,7 +44,7 @@ def test_the_repositorys_tables_are_those_of_its_runs(capsys):
 def test_the_readme_says_what_the_runs_say(setting, where):
     groups = small_tables.read_runs(ROOT / "docs" / "results" / "small_study")
     methods = groups[setting, 1500]
-    gaps = small_tables._differences(small_tables._pairs(methods["A0"], methods["stock"]))
+    gaps = small_tables._differences(dict(small_tables._planned_pairs(methods))["A0 - stock"])
     mean, low, high = re.findall(r"[+-]\d+\.\d", small_tables._with_interval([gaps], small_tables.TOGETHER))
     said = " ".join((ROOT / "README.md").read_text().split())
     assert f"{mean} on {where} ({low} to {high}, {len(gaps)} seeds)" in said
@@ -103,6 +103,18 @@ def test_the_overview_has_the_longest_schedule_and_three_pairs_of_seeds():
     # Student's t is 7.65 there at 2 degrees of freedom; standard error 1 / sqrt(3).
     assert row == "| A0 - stock | +2.0 [-2.4, +6.4] (1) | +2.0 [-2.4, +6.4] (3) |"
     assert small_tables._overview({("two", 400): short | {"A0": runs(0.9, 0.9)}}) == ""
+    # A longer schedule with too few seeds hides nothing.
+    longer = groups | {("one", 3000): {"stock": runs(0.5, 0.5), "A0": runs(0.9, 0.9)}}
+    assert small_tables._overview(longer) == small_tables._overview(groups)
+
+
+def test_the_seeds_that_confirm_are_counted_apart():
+    methods = {"stock": runs(*[0.5] * 8), "A0": runs(*[0.6] * 5, *[0.4] * 3)}
+    planned, confirmed = (
+        small_tables._overview({("one", 1500): methods}, *seeds) for seeds in ((), [small_tables.CONFIRMING_SEEDS])
+    )
+    assert planned.endswith("| A0 - stock | +10.0 [+10.0, +10.0] (1) | +10.0 [+10.0, +10.0] (5) |")
+    assert confirmed.endswith("| A0 - stock | -10.0 [-10.0, -10.0] (1) | -10.0 [-10.0, -10.0] (3) |")
 
 
 def test_training_loss_and_structures_are_of_shared_seeds():
