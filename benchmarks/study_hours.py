@@ -6,6 +6,7 @@ hours that are published for an A100 (40 GB) and 1000 epochs: Isensee et al. 202
 """
 
 import argparse
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,10 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds = epoch_seconds(arguments.bench)
     studies = [read_study(file) for file in arguments.studies]
+    plans = {PLANS[data] for study in studies for data in itertools.product(study.datasets, study.configurations)}
+    plans |= set() if arguments.as_measured else {ANCHOR}
+    if absent := sorted(plan for plan in plans if (plan, STOCK) not in seconds):
+        parser.error(f"--bench must have {STOCK} on {', '.join(absent)}, and does not; measure these plans too")
     tables = pandas.concat([hours(study, seconds, arguments.as_measured) for study in studies])
     tables["GPU hours"] = tables["trainings"] * tables["hours of one"]
     keys = ["data set", "configuration"]

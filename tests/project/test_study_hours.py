@@ -44,3 +44,11 @@ def test_hours_follow_from_steps_and_tiles(tmp_path):
     printed = tables(study, "--bench", bench, "--as-measured")
     found = re.search(r"\| ACDC +\| 2d +\| +2 \| +(\S+) \| +(\S+) \|", printed)
     assert [float(value) for value in found.groups()] == pytest.approx([hours, 2 * hours], rel=0.01)
+
+
+def test_a_benchmark_that_was_cut_short_names_what_it_lacks(tmp_path):
+    bench = tmp_path / "bench.json"
+    bench.write_text('{"measurements": []}')
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        tables("--bench", bench, "--as-measured")
+    assert "--bench must have nnUNetTrainerSALSTMOff on acdc2d, acdc3d, btcv3d, isic2d" in failed.value.stderr
