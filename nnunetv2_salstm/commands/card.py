@@ -15,6 +15,7 @@ from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json, require_writable, write_text
+from nnunetv2_salstm.plans import resolve
 
 if TYPE_CHECKING:
     import pandas
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         folds=list(map(str, trainings)),
         scores=_scores(trainings, dataset),
         trainings=_table(folder, trainings),
-        comparison=[] if arguments.compare is None else _comparison(arguments.compare, trainer),
+        comparison=[] if arguments.compare is None else _comparison(arguments.compare, trainer, folder),
         license=arguments.license,
     )
     text = to_card(card)
@@ -92,15 +93,16 @@ def _trainings(folder: Path) -> "dict[int | str, Training]":
 
 def _plan(folder: Path, plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     """Returns a configuration of plans, with what it inherits."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(plans)
-    if configuration not in manager.available_configurations:
+    there = plans["configurations"]
+    if not isinstance(there, dict) or configuration not in there:
         raise SalstmError(
             f"{folder / 'plans.json'} must have the configuration of {FINAL}, {configuration}; it has "
-            f"{', '.join(manager.available_configurations)}. Take the plans.json that was written with it"
+            f"{', '.join(there or ())}. Take the plans.json that was written with it"
         )
-    return dict(manager.get_configuration(configuration).configuration)
+    try:
+        return resolve(plans, configuration)
+    except ValueError as error:
+        raise SalstmError(f"{folder / 'plans.json'}: {error}") from None
 
 
 def _scores(trainings: "dict[int | str, Training]", dataset: dict[str, Any]) -> "pandas.DataFrame":
@@ -157,7 +159,7 @@ def _table(folder: Path, trainings: "dict[int | str, Training]") -> "pandas.Data
     return table.assign(hours=["" if not h else f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in hours])
 
 
-def _comparison(file: Path, trainer: str) -> list[str]:
+def _comparison(file: Path, trainer: str, folder: Path) -> list[str]:
     """Returns what a comparison says, if the model is in it."""
     from nnunetv2_salstm.evaluation.comparison import Comparison
 
@@ -165,4 +167,9 @@ def _comparison(file: Path, trainer: str) -> list[str]:
     runs = [name for names in comparison.runs.values() for name in names]
     if trainer not in runs:
         raise SalstmError(f"--compare {file} is about {', '.join(runs)}, not about this model's {trainer}")
+    # Of predictions in folders it is not known what predicted them.
+    for place in comparison.inputs["runs"].get(trainer, {}).values():
+        of = Path(place).parts[-4:-2]
+        if place.startswith("nnUNet_results") and of != (folder.resolve().parent.name, folder.resolve().name):
+            raise SalstmError(f"--compare {file} is about {'/'.join(of)}, not about this model, {folder}")
     return [*comparison.verdicts().sentences, *comparison.sentences_on_blocks(), *comparison.confounders]

@@ -22,6 +22,7 @@ from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import case_files
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import require_writable, write_text
+from nnunetv2_salstm.host.processes import default_processes
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.evaluation.comparison import Comparison
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_error")
 SURFACE = ("hd95", "nsd")
+# In mm.
+TOLERANCE = 2.0
 MONAI = 'pip install "nnunetv2-salstm[compare]"'
-DEFAULT_PROCESSES = 8
 # Of images that are no volumes, which say nothing of millimetres.
 PIXELS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -100,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", type=Path, metavar="FILE", help="write everything for programs")
     output.add_argument("--csv", type=Path, metavar="FILE", help="write a row for each training, case and label")
     output.add_argument("--latex", type=Path, metavar="FILE", help="write a table for a paper (booktabs)")
-    add_option(output, "-np", help=f"processes that score cases (default: at most {DEFAULT_PROCESSES})")
+    add_option(output, "-np", help="processes that score cases (default: one a core, at most 8)")
     output.add_argument(
         "--cache", type=Path, metavar="DIR", help="where scores are kept (default: nnunetv2_salstm in the user's cache)"
     )
@@ -230,7 +232,7 @@ def _compare(arguments: argparse.Namespace, task: "Task") -> "tuple[Comparison, 
     require_equal_splits(methods, found)
     unlike += [*confounders(methods, task.configuration), *without, *([sentence] if sentence else [])]
     cost = cost_of(methods, arguments.bench)
-    processes = arguments.processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1)
+    processes = arguments.processes or default_processes()
     scores, failures = score_cases(found, scoring, processes, arguments.cache or default_cache())
     # A case that one method lacks would make the comparison unpaired.
     failed = {case.name for case in failures}
@@ -355,7 +357,8 @@ def _subgroups(texts: Sequence[str] | None, cases: Sequence[str]) -> dict[str, s
 
 def _tolerances(texts: Sequence[str], labels: "Labels") -> dict[str, float]:
     """Returns the tolerance of each label from MM or LABEL=MM."""
-    default, special = 2.0, {}
+    default: float | None = None
+    special = {}
     for text in texts:
         name, separator, number = text.rpartition("=")
         try:
@@ -369,14 +372,18 @@ def _tolerances(texts: Sequence[str], labels: "Labels") -> dict[str, float]:
             )
         if separator:
             special[name] = value
-        else:
+        elif default is None:
             default = value
-    return {name: special.get(name, default) for name in labels.values}
+        else:
+            raise SalstmError(
+                f"--tolerance takes one number for all labels, and others as LABEL=MM; got {' '.join(texts)}"
+            )
+    return {name: special.get(name, TOLERANCE if default is None else default) for name in labels.values}
 
 
 def _portable(path: Path) -> str:
     """Returns the path with nnU-Net's variable in place of its value, so that a report tells nothing of the machine."""
-    for variable in ("nnUNet_results", "nnUNet_preprocessed"):
+    for variable in ("nnUNet_results", "nnUNet_preprocessed", "nnUNet_raw"):
         value = os.environ.get(variable)
         if value and path.is_relative_to(value):
             return str(variable / path.relative_to(value))

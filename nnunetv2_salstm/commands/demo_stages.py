@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from nnunetv2_salstm.commands.demo_folder import claim_folder, explained
 from nnunetv2_salstm.converters import phantom
 from nnunetv2_salstm.evaluation.demo import read_result, results_frame
-from nnunetv2_salstm.evaluation.runs import TrainingLog
+from nnunetv2_salstm.evaluation.runs import NUMBER, TrainingLog
 from nnunetv2_salstm.host.checkpoints import count_parameters, read_checkpoint
 from nnunetv2_salstm.host.commands import on_device, patient_threads, run_nnunet
 from nnunetv2_salstm.host.files import atomic_write, write_text
@@ -47,7 +47,6 @@ EPOCH = re.compile(
     r"(?=.*?: (?:Epoch \d|Training done))",
     re.DOTALL,
 )
-DECIMAL = re.compile(r"nan|\d+\.\d+(?:e[+-]?\d+)?")
 # Seconds without a line before a sign of life.
 SILENCE = 15.0
 
@@ -187,7 +186,7 @@ class _Demo:
             logs = sorted(set(fold.glob("training_log_*.txt")) - earlier)
             epochs = [epoch for log in logs for epoch in EPOCH.findall(log.read_text(errors="replace"))]
             for number, loss, dice, seconds in epochs[shown:]:
-                values = zip(phantom.STRUCTURES, map(float, DECIMAL.findall(dice)), strict=True)
+                values = zip(phantom.STRUCTURES, map(float, NUMBER.findall(dice)), strict=True)
                 self.console.line(
                     f"epoch {int(number) + 1}/{self.settings.epochs}  loss {float(loss):6.3f}  Dice on validation "
                     f"patches {'  '.join(f'{name} {value:.2f}' for name, value in values)}  {float(seconds):.0f} s"

@@ -8,11 +8,12 @@ with it, continue its training (--c), or start a new training from it (-pretrain
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.commands.options import add_option
-from nnunetv2_salstm.host.trainer_names import NNUNETS_EPOCHS, TrainerName
+from nnunetv2_salstm.host.trainer_names import NNUNETS_EPOCHS, TrainerName, name_of_run
 
 if TYPE_CHECKING:
     from nnunetv2_salstm.host.grafted_model import GraftedCheckpoint
@@ -106,5 +107,5 @@ def _epochs_left(trainer: str, epoch: int) -> str:
         return ""  # a trainer of nnU-Net's: only it knows its epochs
     if epoch < epochs:
         return f" (epoch {epoch} of {epochs})"
-    longer = f"{DEFAULT_TRAINER}_{epoch + 100}epochs"
+    longer = name_of_run(re.sub(r"_\d+epochs", "", trainer), epoch + 100, None, None)
     return f" (all {epochs} epochs are done: graft with a trainer of more, such as -tr {longer})"

@@ -1,12 +1,6 @@
 """Converting the cases of a collection, in several processes, so that it can be gone on with after any interruption."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +12,7 @@ from nnunetv2_salstm.converters.dataset import MADE_BY, Target, files_of
 from nnunetv2_salstm.converters.splits import split
 from nnunetv2_salstm.converters.summary import Facts, Summary, summarise
 from nnunetv2_salstm.host.errors import BadFile, SalstmError
+from nnunetv2_salstm.host.processes import default_processes, in_processes
 
 # What finds the cases in the official folder of each data set.
 FINDERS: dict[str, Callable[..., Collection]] = {
@@ -26,7 +21,6 @@ FINDERS: dict[str, Callable[..., Collection]] = {
     "cvc-clinicdb": cvc_clinicdb.find,
     "synapse": synapse.find,
 }
-DEFAULT_PROCESSES = 8
 
 
 def convert(
@@ -71,7 +65,7 @@ def convert(
             target.claim(settings)
         work = _Work(None if dry_run else target, collection.file_ending, len(collection.labels))
         go_on = skip_bad or dry_run
-        facts, problems = _convert(collection, work, go_on, processes or min(DEFAULT_PROCESSES, os.cpu_count() or 1))
+        facts, problems = _convert(collection, work, go_on, processes or default_processes())
         cases = [case for case in collection.cases if case.name in facts]
         if problems and not skip_bad:
             raise _refused(problems)
@@ -111,7 +105,7 @@ def _convert(collection: Collection, work: _Work, go_on: bool, processes: int) -
 
     facts: dict[str, Facts] = {}
     bad: dict[str, str] = {}
-    results = _results(collection.cases, work, processes)
+    results = in_processes(work, collection.cases, processes)
     verb = "checking" if work.target is None else "converting"
     try:
         with tqdm(total=len(collection.cases), unit="case", desc=verb) as bar:
@@ -123,49 +117,9 @@ def _convert(collection: Collection, work: _Work, go_on: bool, processes: int) -
                 bad[case.name] = result
                 if not go_on:
                     break
-    except BrokenProcessPool:
-        raise SalstmError(
-            f"a process that converted cases was killed, most likely for lack of memory; try fewer than {processes} "
-            "with -np. Finished cases are kept."
-        ) from None
     finally:
         results.close()
     return facts, [*collection.problems, *(bad[name] for name in sorted(bad))]
-
-
-def _results(cases: Sequence[Case], work: _Work, processes: int) -> Generator[tuple[Case, Facts | str], None, None]:
-    """Yields each case with what became of it, in the order in which they end; what is being written is finished."""
-    if processes == 1 or len(cases) < 2:
-        for case in cases:
-            yield case, work(case)
-        return
-    # Not forked, as SimpleITK has threads.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(cases)), mp_context=spawn, initializer=_end_with_parent) as pool:
-        # Ctrl-C reaches all processes of a terminal; ours are ended by this one. They inherit what is ignored.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            futures = {pool.submit(work, case): case for case in cases}
-        finally:
-            signal.signal(signal.SIGINT, before)
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is killed; it would wait for work forever."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _training(cases: Sequence[Case]) -> list[Case]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NNUNET = re.compile(r": nnU-Net (?P<version>\S+) \((?P<source>release|checkout)\)")
+# Of the pseudo Dice, which nnU-Net may write as 1e-04, with numpy's type around it.
+NUMBER = re.compile(r"nan|(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _SPLIT = re.compile(r"split has (?P<train>\d+) training and (?P<test>\d+) validation cases")
 
 
@@ -83,7 +85,7 @@ class TrainingLog:
                         log.repeated_seconds.append(log.epoch_seconds[epoch])
                     log.epoch_seconds[epoch] = float(match[1])
                 elif match := re.search(r": Pseudo dice \[(.*)\]", line):
-                    values = [float(v) for v in re.findall(r"nan|(?<![\w.])\d+\.\d+(?:e[+-]?\d+)?", match[1])]
+                    values = [float(v) for v in NUMBER.findall(match[1])]
                     values = [value for value in values if value == value]
                     if values:
                         log.pseudo_dice[epoch] = sum(values) / len(values)

@@ -3,19 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 
 from nnunetv2_salstm.evaluation.metrics import Labels, Scores, score
-from nnunetv2_salstm.host.errors import BadFile, SalstmError
+from nnunetv2_salstm.host.errors import BadFile
 from nnunetv2_salstm.host.files import fingerprint, json_if_whole, write_text
 from nnunetv2_salstm.host.geometry import in_place
 from nnunetv2_salstm.host.label_maps import read_label_map, require_labels
+from nnunetv2_salstm.host.processes import in_processes
 
 # What is cached is another when the rules of scoring change.
 RULES = 4
@@ -83,7 +81,7 @@ def score_cases(
     waiting = [case for case in cases if case not in found]
     known = f", {len(found)} known" if found else ""
     with tqdm(total=len(waiting), unit="case", desc=f"scoring{known}", disable=not waiting) as bar:
-        for case, result in _results(waiting, scoring, processes):
+        for case, result in in_processes(partial(_attempt, scoring), waiting, processes, _use_one_thread):
             found[case] = result
             if not isinstance(result, str):
                 store.put(case, result)
@@ -96,37 +94,13 @@ def score_cases(
     return {case: result for case, result in results.items() if not isinstance(result, str)}, failures
 
 
-def _results(cases: Sequence[Case], scoring: Scoring, processes: int) -> Iterable[tuple[Case, dict[str, Scores] | str]]:
-    """Yields each case with its scores, or with the reason why there are none, in the order in which they end."""
-    if processes == 1 or len(cases) < 2:
-        for case in cases:
-            yield case, _attempt(case, scoring)
-        return
-    # Not forked: torch's threads do not survive that.
-    with ProcessPoolExecutor(
-        min(processes, len(cases)), mp_context=get_context("spawn"), initializer=_use_one_thread
-    ) as pool:
-        try:
-            futures = {pool.submit(_attempt, case, scoring): case for case in cases}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise SalstmError(
-                f"a process that scored cases was killed, most likely for lack of memory; try fewer than "
-                f"{processes} with -np. What was scored is kept."
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
 
 
-def _attempt(case: Case, scoring: Scoring) -> dict[str, Scores] | str:
+def _attempt(scoring: Scoring, case: Case) -> dict[str, Scores] | str:
     try:
         return scoring.read_and_score(case)
     except BadFile as error:

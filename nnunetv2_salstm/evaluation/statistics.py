@@ -180,7 +180,8 @@ def pairs_needed(spread: float, difference: float, overlap: float, most: int = 1
     from scipy.special import nctdtr, stdtrit
 
     if spread < TIE:
-        return FEWEST
+        # Differences that are all alike are tested by their signs alone.
+        return 1 + math.ceil(math.log2(1 / ALPHA))
 
     def power(count: int) -> float:
         shift = difference / (spread * math.sqrt(1 / count + overlap))

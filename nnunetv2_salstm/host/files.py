@@ -57,7 +57,7 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no text, or not a table.
+        ValueError: if it is no text, or not a table: a row has more cells than there are columns, or two have one name.
     """
     lines = read_text(file).splitlines()
     first = lines[0] if lines else ""
@@ -65,10 +65,18 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
     names = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = names
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise ValueError(f"the column {twice} is there twice")
+    rows = []
     try:
-        return names, [{name: (row[name] or "").strip() for name in names} for row in reader]
+        for row in reader:
+            # Spreadsheets leave empty cells behind; others would be lost.
+            if any(row.pop(None, None) or ()):
+                raise ValueError(f"line {reader.line_num} has more cells than there are columns; put it in quotes")
+            rows.append({name: (row[name] or "").strip() for name in names})
     except csv.Error as error:
         raise ValueError(str(error)) from None
+    return names, rows
 
 
 def fingerprint(file: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.trainer_names import TrainerName, epochs_of, name_of_run
+from nnunetv2_salstm.host.trainer_names import TrainerName, epochs_of, name_of_run, split_seed
 
 DEVICES = ("cuda", "cpu", "mps")
 
@@ -203,16 +203,26 @@ def read_study(file: Path) -> Study:
         raise SalstmError(f"the study file {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SalstmError(f"the study file {file} must hold keys such as name and datasets, got {values!r}")
-    marked = [key for key, _ in getattr(node, "value", [])]
-    keys = [key.value for key in marked]
-    reader = _Reader(file, {key.value: key.start_mark.line + 1 for key in marked})
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise reader.fail(twice, f"{twice} is given twice")
-    for key, value in getattr(node, "value", []):
-        for scalar in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-            if scalar.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"0\d+", scalar.value):
-                # YAML takes such numbers for octal ones.
-                raise reader.fail(key.value, f"{key.value} must have numbers without leading zeros; got {scalar.value}")
+    lines: dict[str, int] = {}
+    reader = _Reader(file, lines)
+
+    def check(part: Any, of: str) -> None:
+        """Refuses what YAML takes otherwise than it looks: of keys given twice the last, 010 as 8."""
+        if isinstance(part, yaml.MappingNode):
+            keys = [key.value for key, _ in part.value]
+            if not of:
+                lines.update({key.value: key.start_mark.line + 1 for key, _ in part.value})
+            for key, value in part.value:
+                if keys.count(key.value) > 1:
+                    raise reader.fail(of or key.value, f"{key.value} is given twice")
+                check(value, of or key.value)
+        elif isinstance(part, yaml.SequenceNode):
+            for item in part.value:
+                check(item, of)
+        elif part.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"0\d+", part.value):
+            raise reader.fail(of, f"{of} must have numbers without leading zeros; got {part.value}")
+
+    check(node, "")
     return reader.study(values)
 
 
@@ -252,6 +262,15 @@ class _Reader:
         runs = [run for method in study.trainers for run in study.runs_of(method)]
         self.value(runs, Rule(_is_name, "names of trainers", True), "trainers")
         self.check_lengths(study)
+        first: dict[str, str] = {}
+        for method in study.trainers:
+            other = first.setdefault(split_seed(study.runs_of(method)[0])[0], method.trainer)
+            if other != method.trainer:
+                raise self.fail(
+                    "trainers",
+                    f"trainers has {other} and {method.trainer}, which differ in the seed alone; name it once, and the "
+                    "seeds with seeds",
+                )
         return study
 
     def keys(self, values: Any, known: Iterable[str], where: str = "") -> None:

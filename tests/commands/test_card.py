@@ -138,6 +138,15 @@ def test_a_comparison_is_quoted(model, tmp_path, monkeypatch, capsys):
     other = compared(tmp_path / "predictions", monkeypatch, "nnUNetTrainer", "nnUNetTrainerSALSTM_B")
     assert card(model, "-o", tmp_path / "card.md", "--compare", other, "--overwrite") == 1
     assert f"is about nnUNetTrainer, nnUNetTrainerSALSTM_B, not about this model's {A}" in capsys.readouterr().err
+    report, place = json.loads(file.read_text()), f"nnUNet_results/Dataset004_Hippocampus/{model.name}"
+    report["inputs"]["runs"][A] = {"0": f"{place}/fold_0/validation"}
+    file.write_text(json.dumps(report))
+    assert card(model, "-o", tmp_path / "card.md", "--compare", file, "--overwrite") == 1
+    assert f"is about Dataset004_Hippocampus/{model.name}, not about this model, {model}" in capsys.readouterr().err
+    place = f"nnUNet_results/{model.parent.name}/{model.name}"
+    report["inputs"]["runs"][A] = {"0": f"{place}/fold_0/validation"}
+    file.write_text(json.dumps(report))
+    assert card(model, "-o", tmp_path / "card.md", "--compare", file, "--overwrite") == 0
 
 
 def test_bad_input_is_one_line(model, tmp_path, capsys):
@@ -165,6 +174,10 @@ def test_bad_input_is_one_line(model, tmp_path, capsys):
     for change, message in (("3d_fullres", "must have the configuration"), ("dataset_name", "it lacks dataset_name")):
         (model / "plans.json").write_text(plans.replace(f'"{change}"', '"other"'))
         assert message in refused(model, "-o", file, "--overwrite")
+    damaged = json.loads(plans)
+    damaged["configurations"]["3d_fullres"]["inherits_from"] = "nowhere"
+    (model / "plans.json").write_text(json.dumps(damaged))
+    assert "plans.json: configuration '3d_fullres' cannot be read" in refused(model, "-o", file, "--overwrite")
     (model / "plans.json").write_text(plans)
     for fold in ("0", "1"):
         (model / f"fold_{fold}" / "checkpoint_final.pth").unlink()

@@ -36,7 +36,7 @@ LOG = """
 2026-01-01 00:00:00.000000: Epoch 0
 2026-01-01 00:00:00.000000: train_loss 0.5
 2026-01-01 00:00:00.000000: val_loss 0.4
-2026-01-01 00:00:00.000000: Pseudo dice [np.float32(0.25), np.float32(0.75), np.float32(nan)]
+2026-01-01 00:00:00.000000: Pseudo dice [np.float32(1e-04), np.float32(0.9999), np.float32(nan)]
 2026-01-01 00:00:00.000000: Epoch time: 10.0 s
 2026-01-01 00:00:00.000000: Epoch 1
 2026-01-01 00:00:00.000000: train_loss -0.5
@@ -644,6 +644,10 @@ def test_bad_input_is_one_line(folders, capsys):
         ([*two, "-f", "4"], "has no fold 4 (it has 0, 1)"),
         (["-d", "28", *two[2:]], "the data set must be one of nnUNet_results"),
         ([*two, "--tolerance", "-1"], "--tolerance must be MM or LABEL=MM"),
+        (
+            [*two, "--tolerance", "1", "3"],
+            "--tolerance takes one number for all labels, and others as LABEL=MM; got 1 3",
+        ),
         ([*two, "--tolerance", "heart=2"], "--tolerance must be MM or LABEL=MM"),
         ([*two, "--margin", "0"], "--margin must be a positive number, got 0"),
         ([*two, "--primary", "accuracy"], "--primary must be METRIC or METRIC:LABEL, with one of dice"),

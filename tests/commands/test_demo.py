@@ -210,7 +210,7 @@ LOG = "".join(
     f"2026-01-01 10:00:00.000000: {line} \n"
     for line in (
         *("Epoch 0", "Current learning rate: 0.01", "train_loss 0.5", "val_loss 0.1"),
-        *("Pseudo dice [np.float32(0.25), 0.5, nan]", "Epoch time: 19.0 s"),
+        *("Pseudo dice [np.float32(0.25), 1e-04, nan]", "Epoch time: 19.0 s"),
         *("Epoch 1", "Current learning rate: 0.01", "train_loss -0.1", "val_loss 0.1"),
         *("Pseudo dice [0.5, 0.5, 0.5]", "Epoch time: 10.0 s", "Training done."),
     )
@@ -240,7 +240,7 @@ def test_epochs_are_shown_as_nnunet_logs_them(tmp_path, monkeypatch, capsys):
     assert called == [["nnUNetv2_train", "999", "3d_fullres", "0", "-tr", trainer, "-device", "cpu", "--val"]]
     assert printed == [
         f"[1/6] Train stock: nnUNetv2_train -tr {trainer}\n",
-        "      epoch 1/5  loss  0.500  Dice on validation patches RV 0.25  MYO 0.50  LV nan  19 s\n",
+        "      epoch 1/5  loss  0.500  Dice on validation patches RV 0.25  MYO 0.00  LV nan  19 s\n",
         "      epoch 2/5  loss -0.100  Dice on validation patches RV 0.50  MYO 0.50  LV 0.50  10 s\n",
     ]
 

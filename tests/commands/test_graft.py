@@ -319,7 +319,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model, tmp_path, capsys):
 
 def test_advises_a_longer_trainer_when_all_epochs_are_done(model, tmp_path, capsys):
     assert graft(model, "-o", tmp_path / "out", "-tr", "nnUNetTrainerSALSTM_A_5epochs") == 0
-    assert "all 5 epochs are done: graft with a trainer of more" in capsys.readouterr().out
+    assert "all 5 epochs are done: graft with a trainer of more, such as -tr nnUNet" in capsys.readouterr().out
+    assert graft(model, "-o", tmp_path / "out", "-tr", "nnUNetTrainerSALSTM_B_skips_5epochs_3its_seed3") == 0
+    assert "such as -tr nnUNetTrainerSALSTM_B_skips_105epochs_3its_seed3)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("left", ["optimizer_state", "all that training needs"])

@@ -124,6 +124,12 @@ def test_the_trainings_needed_have_the_power(overlap):
     assert pairs_needed(0.02, 0.005, 0.25) is None
 
 
+def test_the_trainings_needed_where_all_differ_alike_are_what_the_test_asks_for():
+    count = pairs_needed(0.0, 0.01, 0.25)
+    below, enough = (estimate(np.full(n, 0.9), np.full(n, 0.88), overlap=0.25).p for n in (count - 1, count))
+    assert enough < 0.05 < below
+
+
 def test_ranks():
     units = np.random.default_rng(0).normal(0.8, 0.05, 40)
     noise = np.random.default_rng(1).normal(0, 0.01, (4, 2, 40))

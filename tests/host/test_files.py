@@ -41,6 +41,24 @@ def test_what_is_no_such_table(content, message, tmp_path):
         read_table(tmp_path / "table.csv")
 
 
+def test_empty_cells_that_spreadsheets_leave_are_nothing(tmp_path):
+    (tmp_path / "table.csv").write_text("case,dice,,\na,1,,\nb,2,,,\n")
+    assert [row["dice"] for row in read_table(tmp_path / "table.csv")[1]] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,dice\na,0,91\n", "line 2 has more cells than there are columns"),
+        ("case,dice,dice\na,1,2\n", "the column dice is there twice"),
+    ],
+)
+def test_a_table_whose_cells_would_be_lost_is_refused(text, message, tmp_path):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "table.csv")
+
+
 def test_contents_are_told_apart_whatever_their_size_and_time(tmp_path):
     for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
         (tmp_path / name).write_text(text)

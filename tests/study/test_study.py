@@ -283,6 +283,10 @@ def test_status_says_how_long_the_rest_takes(folders, tmp_path):
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"trainers": [{"name": "nnUNetTrainer"}]}, "line 5: unknown key 'name' of trainers"),
         ({"trainers": [{"trainer": "nnUNetTrainer", "epoch": 5}]}, r"unknown key 'epoch'.*did you mean epochs\?"),
+        (
+            {"trainers": ["nnUNetTrainer", "nnUNetTrainer_seed7"]},
+            "line 5: trainers has nnUNetTrainer and nnUNetTrainer_seed7, which differ in the seed alone; name it once",
+        ),
         ({"trainers": [{"label": "mine"}]}, r"trainers must be a list of names of trainers, got \[None\]"),
         ({"trainers": [{"trainer": "A", "label": "x"}, {"trainer": "B", "label": "x"}]}, "trainers names x twice"),
         (
@@ -320,6 +324,11 @@ def test_a_wrong_study_file_is_refused_with_its_line(changes, message, tmp_path)
         ("name: a\nname: b", "line 2: name is given twice"),
         ("name: a\ndatasets: [4, 027]", "line 2: datasets must have numbers without leading zeros; got 027"),
         ("datasets: 010", "line 1: datasets must have numbers without leading zeros; got 010"),
+        (
+            "name: a\nresources: {train: {cpus: 010}}",
+            "line 2: resources must have numbers without leading zeros; got 010",
+        ),
+        ("resources:\n  train: {cpus: 1, cpus: 2}", "line 1: cpus is given twice"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text, message, tmp_path):
