@@ -104,7 +104,7 @@ def main() -> None:
     stock = tables[tables["method"] == STOCK].set_index(keys)["hours of one"]
     shown.insert(1, "stock, h", stock)
     formats = {"GPU hours": ".0f", "stock, h": ".1f"}
-    print(markdown_table(Table(shown, formats=formats, text_columns=2, index=True)))
+    print(markdown_table(Table(shown.reset_index(), formats=formats, text_columns=2)))
     total, longest = tables["GPU hours"].sum(), tables["hours of one"].max()
     days = {f"{count} GPU": max(total / count, longest) / 24 for count in GPUS}
     row = {"trainings": tables["trainings"].sum(), "GPU hours": total, **days}

@@ -15,7 +15,6 @@ from nnunetv2_salstm.commands.options import add_option
 from nnunetv2_salstm.host.datasets import read_dataset_json
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json, require_writable, write_text
-from nnunetv2_salstm.plans import resolve
 
 if TYPE_CHECKING:
     import pandas
@@ -93,6 +92,8 @@ def _trainings(folder: Path) -> "dict[int | str, Training]":
 
 def _plan(folder: Path, plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     """Returns a configuration of plans, with what it inherits."""
+    from nnunetv2_salstm.plans import resolve
+
     there = plans["configurations"]
     if not isinstance(there, dict) or configuration not in there:
         raise SalstmError(
@@ -172,4 +173,4 @@ def _comparison(file: Path, trainer: str, folder: Path) -> list[str]:
         of = Path(place).parts[-4:-2]
         if place.startswith("nnUNet_results") and of != (folder.resolve().parent.name, folder.resolve().name):
             raise SalstmError(f"--compare {file} is about {'/'.join(of)}, not about this model, {folder}")
-    return [*comparison.verdicts().sentences, *comparison.sentences_on_blocks(), *comparison.confounders]
+    return [*comparison.verdicts.sentences, *comparison.sentences_on_blocks(), *comparison.confounders]

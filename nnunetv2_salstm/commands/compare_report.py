@@ -33,7 +33,7 @@ def report_of(
         comparison.inputs["reference"],
         (endpoint.title, metrics[endpoint.metric]),
         metrics,
-        [*comparison.verdicts().sentences, *comparison.sentences_on_blocks()],
+        [*comparison.verdicts.sentences, *comparison.sentences_on_blocks()],
         comparison.confounders,
         comparison.failures,
         {**comparison.tables(), "curves": curves.assign(method=curves["method"].map(short))},

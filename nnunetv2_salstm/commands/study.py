@@ -148,8 +148,8 @@ def _print_status(study: "Study", jobs: "Sequence[Job]") -> None:
 
     logs = {job.name: TrainingLog.read(job.folder) for job in jobs if isinstance(job, Train)}
     status = status_of(study, jobs, {name: list(log.epoch_seconds.values()) for name, log in logs.items()})
-    counts = pandas.DataFrame(status.counts).T.rename_axis("job")
-    print(markdown_table(Table(counts, index=True)))
+    counts = pandas.DataFrame(status.counts).T.rename_axis("job").reset_index()
+    print(markdown_table(Table(counts)))
     for sentence in status.running:
         print(f"\nrunning: {sentence}")
     for what, lines in status.failed.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError, listed
 from nnunetv2_salstm.host.geometry import Geometry
 from nnunetv2_salstm.host.label_maps import require_labels, whole_numbers
 
@@ -187,5 +187,5 @@ def one_mask(masks: list[Path], image: Path, expected: Path, what: str, problems
 def not_the_dataset(folder: Path, what: str, expected: str) -> SalstmError:
     """Returns the error for a folder that is not the official one."""
     names = [path.name + "/" * path.is_dir() for path in entries(folder)]
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return SalstmError(f"-i {folder} must be the folder of {what}, with {expected}; found {shown or 'nothing'}")
+    there = listed(names, 8) or "nothing"
+    return SalstmError(f"-i {folder} must be the folder of {what}, with {expected}; found {there}")

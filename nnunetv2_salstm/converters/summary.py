@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_salstm.converters.case import Case, Collection, Content, count_values
 from nnunetv2_salstm.converters.splits import FOLDS, Splits
+from nnunetv2_salstm.host.errors import listed
 
 if TYPE_CHECKING:
     import pandas
@@ -70,7 +71,7 @@ def summarise(collection: Collection, facts: Mapping[str, Facts], left_out: Sequ
     for case in cases:
         for remark in facts[case.name].remarks:
             mended.setdefault(remark, []).append(case.name)
-    remarks = [f"{_count(len(names), 'case')}: {remark}: {_some(names)}" for remark, names in mended.items()]
+    remarks = [f"{_count(len(names), 'case')}: {remark}: {listed(names, 20)}" for remark, names in mended.items()]
     remarks += collection.remarks
     if left_out:
         remarks += [f"Left out, {_count(len(left_out), 'problem')}:", *(f"  {reason}" for reason in left_out)]
@@ -88,10 +89,6 @@ def _cases(grouping: str, cases: Sequence[Case], facts: Mapping[str, Facts]) -> 
                 text += f" ({unlabelled} without labels)"
             parts.append(text)
     return f"Cases: {', '.join(parts)}"
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _count(number: int, what: str) -> str:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from nnunetv2_salstm.converters.case import Case, Content, map_labels
 from nnunetv2_salstm.converters.volumes import with_neighbours
 from nnunetv2_salstm.host.errors import BadFile, reading
-from nnunetv2_salstm.host.geometry import Geometry
+from nnunetv2_salstm.host.geometry import UNIT
 
 _MAPPING = {value: value for value in range(9)}
-_UNKNOWN = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class VolumeFileCase(Case):
 
 
 def _content(image: NDArray, label: NDArray[np.uint8], neighbours: bool) -> Content:
-    return Content(with_neighbours(image) if neighbours else (image,), label, _UNKNOWN)
+    return Content(with_neighbours(image) if neighbours else (image,), label, UNIT)
 
 
 def _checked(image: NDArray, label: NDArray, axes: int, file: Path) -> tuple[NDArray, NDArray[np.uint8]]:

@@ -55,12 +55,9 @@ class Comparison:
     published: dict[str, float] = field(default_factory=dict)
     identity_tests: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def verdicts(self) -> Verdicts:
-        """Returns what is said of networks and methods in the primary endpoint."""
-        return self._verdicts
-
     @cached_property
-    def _verdicts(self) -> Verdicts:
+    def verdicts(self) -> Verdicts:
+        """What is said of networks and methods in the primary endpoint."""
         return self.results.verdicts(self.endpoint)
 
     def sentences_on_blocks(self) -> list[str]:
@@ -74,7 +71,7 @@ class Comparison:
 
     def overview(self) -> pd.DataFrame:
         """Returns a row for each method, named as readers call it, with the columns that reports show."""
-        verdicts, results, label = self.verdicts(), self.results, self.endpoint.label
+        verdicts, results, label = self.verdicts, self.results, self.endpoint.label
         summary = results.summary().set_index(["method", "label", "metric"])
         # Between seeds, each over all its folds.
         seeds = finite(results.values(label, self.endpoint.metric)).groupby(["method", "seed"])["value"].mean()
@@ -108,7 +105,7 @@ class Comparison:
         """Returns a row for each pair of trainings of one method: method, first, second, difference, low, high."""
         rows = [
             (pair.method, pair.first, pair.second, pair.networks.difference, pair.networks.low, pair.networks.high)
-            for pair in self.verdicts().repeats
+            for pair in self.verdicts.repeats
         ]
         return pd.DataFrame(rows, columns=["method", "first", "second", "difference", "low", "high"])
 
@@ -132,7 +129,7 @@ class Comparison:
             "secondary": results.secondary(endpoint),
             "trainings": results.trainings(endpoint),
             "runs": pd.DataFrame(self.trainings),
-            "subgroups": subgroups.reindex(columns=SUBGROUPS) if len(subgroups) else subgroups,
+            "subgroups": subgroups.reindex(columns=SUBGROUPS),
             "published": results.beside_published(self.published) if self.published else pd.DataFrame(),
             "differences": by_label.assign(difference=by_label["ours"] - by_label["theirs"]),
             "pairs": by_label[by_label["label"] == endpoint.label],
@@ -185,7 +182,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """Returns everything for programs; infinite values are "inf", undefined ones null."""
-        verdicts, results = self.verdicts(), self.results
+        verdicts, results = self.verdicts, self.results
         wide = wide_table(results.table)
         values = {
             "format": FORMAT,

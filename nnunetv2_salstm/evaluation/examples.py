@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_salstm.evaluation.results import Endpoint, Results
+from nnunetv2_salstm.evaluation.results import Results
 from nnunetv2_salstm.evaluation.scoring import Case, Scoring
 from nnunetv2_salstm.host.errors import BadFile
 from nnunetv2_salstm.host.geometry import in_place
@@ -60,10 +60,9 @@ def find_examples(
         images: an image for each case; cases without one are shown on black.
         scoring: labels, and how files are read.
     """
-    endpoint = Endpoint(label=results.all_labels[0])
     found = []
     for method in results.methods[1:]:
-        pairs = results.pairs(method, endpoint.label, endpoint.metric).sort_index()
+        pairs = results.pairs(method, results.all_labels[0], "dice").sort_index()
         gains = (pairs["ours"] - pairs["theirs"]).sort_values(ascending=False, kind="stable")
         chosen = [*gains[gains > 0].index[:EXAMPLES], *gains[gains < 0].index[::-1][:EXAMPLES]]
         for case in chosen:

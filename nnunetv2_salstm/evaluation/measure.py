@@ -182,11 +182,11 @@ def time_in_turns(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Says whether an exception means that memory did not suffice."""
-    too_much = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-    if isinstance(error, (MemoryError, too_much)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # What torch's allocator on the CPU says; it has no class of its own.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # What torch's allocators on the CPU and on MPS say; they have no class of their own.
+    said = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 def release_memory(device: str) -> None:

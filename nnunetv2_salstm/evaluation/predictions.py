@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_salstm.evaluation.runs import Run
 from nnunetv2_salstm.evaluation.scoring import Case
 from nnunetv2_salstm.host.datasets import case_files
-from nnunetv2_salstm.host.errors import SalstmError
+from nnunetv2_salstm.host.errors import SalstmError, listed
 from nnunetv2_salstm.host.files import read_table
 
 
@@ -150,10 +149,3 @@ def read_published(file: Path, cases: Collection[str]) -> tuple[dict[str, float]
     lacking = [case for case in cases if case not in found]
     sentence = f"{file.name} lacks {listed(lacking)}: {len(shared)} of {len(list(cases))} cases are beside it."
     return {case: found[case] for case in shared}, sentence if lacking else ""
-
-
-def listed(items: Iterable[Any], most: int = 5) -> str:
-    """Returns the first items and how many more there are."""
-    texts = [str(item) for item in items]
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more

@@ -214,10 +214,9 @@ class Results:
             return frame
         noise = frame["method"].isin(self.same_as_baseline)
         p = frame["p"].astype(float).mask(noise)
-        planned = p[p.notna()]
         families = frame[within] if within else pd.Series("", frame.index)
-        for _, family in planned.groupby(families[planned.index]):
-            p = p.mask(p.index.isin(family.index), pd.Series(holm(family.to_dict())))
+        for _, family in p.dropna().groupby(families):
+            p.update(pd.Series(holm(family.to_dict())))
         shown = (p < ALPHA) & (frame["towards"] != 0)
         verdict = np.where(shown, np.where(frame["towards"] > 0, BETTER, WORSE), np.where(noise, NOISE, NOT_SHOWN))
         return frame.assign(p_holm=p, verdict=verdict)

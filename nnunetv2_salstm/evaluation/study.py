@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nnunetv2_salstm.evaluation.comparison import Comparison
+from nnunetv2_salstm.evaluation.results import finite
 from nnunetv2_salstm.evaluation.runs import Training
 
 # Those that are shown; each comparison's own page has all.
@@ -32,9 +33,9 @@ def scores_table(places: Mapping[str, Comparison]) -> pd.DataFrame:
             if metric not in results.metrics:
                 continue
             values = results.values(label, metric)
-            finite = values[values["value"].abs() < math.inf]
+            known = finite(values)
             for method in results.methods:
-                own = finite[finite["method"] == method]
+                own = known[known["method"] == method]
                 found = summary[method, label, metric]
                 spreads = (own.groupby(over)["value"].mean().std() for over in ("seed", "fold"))
                 rows.append((place, method, metric, found["mean"], *spreads, found["infinite"], found["undefined"]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_salstm.config import SALSTMConfig, check_names
+from nnunetv2_salstm.config import SALSTMConfig
 from nnunetv2_salstm.host.errors import SalstmError
 from nnunetv2_salstm.host.files import read_json
 
@@ -18,7 +18,6 @@ def read_config(file: Path, configuration: str) -> dict[str, Any]:
     if "configurations" in values:
         values = _values_in_plans(file, values, configuration)
     try:
-        check_names(values)
         SALSTMConfig.from_json(values)
     except ValueError as error:
         raise SalstmError(f"--config {file}: {error}") from None

@@ -37,6 +37,10 @@ class Volume:
     sheared: bool = False
 
 
+# Where the voxels of what says nothing of it lie, such as a picture.
+UNIT = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
 def in_place(mask: Volume, image: Volume, file: Path, names: tuple[str, str] = ("mask", "image")) -> NDArray:
     """Returns the values of a mask for the voxels of its image, which must be at the same places in the world.
 

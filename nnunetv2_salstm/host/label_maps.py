@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_salstm.host.errors import BadFile, reading
-from nnunetv2_salstm.host.geometry import Geometry, Volume
+from nnunetv2_salstm.host.errors import BadFile, listed, reading
+from nnunetv2_salstm.host.geometry import UNIT, Volume
 from nnunetv2_salstm.host.pictures import read_picture
 from nnunetv2_salstm.host.volumes import read_volume, require_numbers
 
@@ -17,8 +17,6 @@ NEARLY_WHOLE = 1e-3
 # Classes of nnU-Net whose files are read here, and that for pictures.
 READ_HERE = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 PICTURES = "NaturalImage2DIO"
-# Where the pixels of a picture lie.
-ONE_SLICE = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
 def read_label_map(file: Path, reader: str) -> Volume:
@@ -35,7 +33,7 @@ def read_label_map(file: Path, reader: str) -> Volume:
         picture = read_picture(file)
         if picture.ndim == 3 and np.ptp(picture, -1).any():
             raise BadFile(f"{file}: a label map must be grey, its values the labels, got colours")
-        volume = Volume(np.atleast_3d(picture)[None, ..., 0], ONE_SLICE)
+        volume = Volume(np.atleast_3d(picture)[None, ..., 0], UNIT)
     else:
         volume = _read_as_nnunet(file, reader, "read_seg", str(file))
     return replace(volume, values=whole_numbers(volume.values, file))
@@ -47,7 +45,7 @@ def read_grey(file: Path, reader: str) -> Volume:
     Args and errors: as `read_label_map`.
     """
     if reader == PICTURES:
-        return Volume(np.atleast_3d(read_picture(file)).mean(-1)[None], ONE_SLICE)
+        return Volume(np.atleast_3d(read_picture(file)).mean(-1)[None], UNIT)
     return _read_as_nnunet(file, reader, "read_images", [str(file)])
 
 
@@ -60,7 +58,7 @@ def _read_as_nnunet(file: Path, reader: str, method: str, files: str | list[str]
     with reading(file):
         values, properties = getattr(recursive_find_reader_writer_by_name(reader)(), method)(files)
     spacing = tuple(float(edge) for edge in properties["spacing"])
-    return Volume(values[0], replace(ONE_SLICE, spacing=spacing[::-1]))
+    return Volume(values[0], replace(UNIT, spacing=spacing[::-1]))
 
 
 def whole_numbers(values: NDArray, file: Path) -> NDArray:
@@ -87,11 +85,10 @@ def require_labels(values: NDArray, known: Collection[int], file: Path) -> None:
     """
     unknown = np.unique(values[~np.isin(values, list(known))]).tolist()
     if unknown:
-        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-        raise BadFile(f"{file}: label values must be among {_listed(known)}, got {shown}")
+        raise BadFile(f"{file}: label values must be among {_range(known)}, got {listed(unknown, 8)}")
 
 
-def _listed(values: Collection[int]) -> str:
+def _range(values: Collection[int]) -> str:
     numbers = sorted(values)
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"

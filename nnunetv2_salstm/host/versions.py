@@ -3,11 +3,11 @@
 import json
 import os
 import platform
-import re
 from importlib.metadata import distribution, version
 from pathlib import Path
 
 import torch
+from packaging.version import Version
 
 from nnunetv2_salstm.host.errors import SalstmError
 
@@ -37,7 +37,7 @@ def require_nnunet_with_trainers_by_name() -> None:
         SalstmError: if it is older than 2.8.
     """
     nnunet = version("nnunetv2")
-    if tuple(map(int, re.findall(r"\d+", nnunet)[:2])) < (2, 8):
+    if Version(nnunet).release < (2, 8):
         raise SalstmError(
             f"this needs nnU-Net 2.8 or newer, which finds trainers by name, got {nnunet}; "
             "run: pip install --upgrade nnunetv2"

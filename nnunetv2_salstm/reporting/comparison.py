@@ -165,13 +165,13 @@ def comparison_latex(found: Comparison) -> str:
     shown = pandas.DataFrame({"method": frame["method"], title: values, "difference [95 % interval]": gaps})
     # A mean that leaves out infinite values is no better for it.
     numbers = pandas.DataFrame({title: frame["mean"].mask(frame["infinite"] > 0)})
-    higher = {title: metric.higher_is_better}
+    lower = [] if metric.higher_is_better else [title]
     for name, other in found.metrics.items():
         if name in frame:
             shown[other.title] = _numbers(frame, name, other)
             numbers[other.title] = frame[name].mask(frame[f"{name}_infinite"] > 0)
-            higher[other.title] = other.higher_is_better
-    best = best_cells(numbers, [name for name in higher if higher[name]], [name for name in higher if not higher[name]])
+            lower += [] if other.higher_is_better else [other.title]
+    best = best_cells(numbers, lower)
     caption = (
         f"{found.title}. Mean and standard deviation over {over}; difference from {found.baseline} with its 95 % "
         "interval, over trainings where there are three pairs or more, else over cases. Best in bold. * these trained "

@@ -3,7 +3,6 @@
 import io
 
 from matplotlib import rc_context, style
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # For functions that draw, whatever else the process has set: nnU-Net's training enlarges the fonts of all figures.
@@ -15,9 +14,7 @@ PNG_DPI = 110
 
 def new_figure(width: float, height: float) -> Figure:
     """Returns an empty figure of a size in inches that can be drawn without a display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def to_svg(figure: Figure) -> str:

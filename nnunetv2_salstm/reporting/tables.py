@@ -1,6 +1,6 @@
 """Tables from data frames, in Markdown that is also readable in a terminal, and in LaTeX."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -29,7 +29,6 @@ class Table:
         formats: by column, how its numbers become text: a format such as ".3f", or a function.
         bold: cells that stand out, as the number of the row and the column.
         text_columns: how many columns hold text, from the left; the others are aligned to the right.
-        index: whether the frame's index is shown, as first columns.
     """
 
     kind: ClassVar[str] = "table"
@@ -38,32 +37,25 @@ class Table:
     formats: Mapping[str, str | Callable[[Any], str]] = field(default_factory=dict)
     bold: Collection[tuple[int, str]] = ()
     text_columns: int = 1
-    index: bool = False
-
-    @property
-    def shown(self) -> pandas.DataFrame:
-        """The frame with every column that is shown."""
-        return self.frame.reset_index() if self.index else self.frame
 
     @property
     def head(self) -> list[str]:
         """The names of the columns."""
-        return [str(name) for name in self.shown.columns]
+        return [str(name) for name in self.frame.columns]
 
     @property
     def rows(self) -> list[list[str]]:
         """The cells as text."""
-        frame = self.shown
-        columns = [[self._text(name, value) for value in frame[name].tolist()] for name in frame.columns]
+        columns = [[self._text(name, value) for value in self.frame[name].tolist()] for name in self.frame.columns]
         return [list(row) for row in zip(*columns, strict=True)]
 
     def is_bold(self, row: int, column: int) -> bool:
         """Says whether the cell stands out."""
-        return (row, self.shown.columns[column]) in self.bold
+        return (row, self.frame.columns[column]) in self.bold
 
     def starts_group(self, row: int) -> bool:
         """Says whether the row begins another group, of rows that agree in the first column."""
-        first = self.shown.iloc[:, 0]
+        first = self.frame.iloc[:, 0]
         return row > 0 and not first.is_unique and first.iloc[row] != first.iloc[row - 1]
 
     def _text(self, column: str, value: Any) -> str:
@@ -73,15 +65,14 @@ class Table:
         return show(value) if callable(show) else format(value, show)
 
 
-def best_cells(frame: pandas.DataFrame, higher: Sequence[str] = (), lower: Sequence[str] = ()) -> set[tuple[int, str]]:
+def best_cells(frame: pandas.DataFrame, lower: Collection[str] = ()) -> set[tuple[int, str]]:
     """Returns, for `Table.bold`, the cells with the best value of each column; ties are all best.
 
     Args:
-        frame: with numbers in the columns named.
-        higher: columns of which the largest value is best.
-        lower: columns of which the smallest value is best.
+        frame: of numbers.
+        lower: columns of which the smallest value is best, not the largest.
     """
-    best = {**{name: frame[name].max() for name in higher}, **{name: frame[name].min() for name in lower}}
+    best = {str(name): frame[name].min() if name in lower else frame[name].max() for name in frame.columns}
     return {(row, name) for name, top in best.items() for row, value in enumerate(frame[name]) if value == top}
 
 

@@ -163,13 +163,13 @@ def test_means_and_spreads_are_those_of_the_cases(made_up, capsys):
 def test_differences_and_verdicts_are_those_of_the_comparisons(made_up, capsys):
     _, printed, _, values = made_up.report(capsys)
     for found, comparison in zip(values["verdicts"], made_up.comparisons, strict=True):
-        expected = comparison.verdicts()[SALSTM]
+        expected = comparison.verdicts[SALSTM]
         assert found["method"] == SALSTM
         for question, answer in (("networks", expected.networks), ("methods", expected.methods)):
             assert found[f"{question}_verdict"] == answer.verdict
             assert found[f"{question}_low"] == pytest.approx(answer.low)
             assert found[f"{question}_p_holm"] == pytest.approx(answer.p)
-    verdicts = [comparison.verdicts()[SALSTM].networks.verdict for comparison in made_up.comparisons]
+    verdicts = [comparison.verdicts[SALSTM].networks.verdict for comparison in made_up.comparisons]
     gaps = [f"{(d[1] - d[0]).mean():+.4f}" for d in made_up.dice]
     text = " ".join(printed.split())
     assert "ours against SALSTMOff in Dice: these networks " in text
