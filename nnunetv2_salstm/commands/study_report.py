@@ -9,7 +9,7 @@ from nnunetv2_salstm.evaluation.runs import short_names
 from nnunetv2_salstm.evaluation.study import hours_of, hours_table, scores_table, secondary_table, verdicts_table
 from nnunetv2_salstm.host.datasets import nnunet_folder
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import require_writable, write_text
+from nnunetv2_salstm.host.files import plain, require_writable, write_text
 from nnunetv2_salstm.host.trainer_names import split_seed
 from nnunetv2_salstm.reporting.document import to_html, to_terminal
 from nnunetv2_salstm.reporting.study import study_document
@@ -43,9 +43,9 @@ def write_report(study: Study, jobs: Sequence[Job]) -> None:
     facts, tables = _collect(study, trainings, places, missing)
     document = study_document(facts, tables)
     print(to_terminal(document))
-    values = {"title": document.title, **facts, **{name: _records(frame) for name, frame in tables.items()}}
+    values = {"title": document.title, **facts, **{name: frame.to_dict("records") for name, frame in tables.items()}}
     # The one that tells that the report is there comes last.
-    written = {".html": to_html(document), ".json": json.dumps(values, indent=1, allow_nan=False) + "\n"}
+    written = {".html": to_html(document), ".json": json.dumps(plain(values), indent=1, allow_nan=False) + "\n"}
     for file in sorted(report.outputs):
         write_text(file, written[file.suffix])
         print(f"Written: {file}")
@@ -138,14 +138,3 @@ def _collect(
         "secondary": secondary_table(comparisons),
         "hours": hours_table(took, list(runs)),
     }
-
-
-def _records(frame: "pandas.DataFrame") -> list[dict[str, Any]]:
-    """Returns the rows as JSON can hold them: nan is null, infinite is "inf"."""
-    return [
-        {
-            str(name): None if value != value else str(value) if value in (float("inf"), -float("inf")) else value
-            for name, value in row.items()
-        }
-        for row in frame.to_dict("records")
-    ]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_salstm.host.files import plain
+
 if TYPE_CHECKING:
     import pandas
 
@@ -64,9 +66,8 @@ class Benchmark:
 
     def to_json(self) -> str:
         """Returns everything, for programs."""
-        frame = self.frame().astype(object)
         measurements = []
-        for m, row in zip(self.measurements, frame.where(frame.notna(), None).to_dict("records"), strict=True):
+        for m, row in zip(self.measurements, plain(self.frame().to_dict("records")), strict=True):
             ends = {"value": "ratio", "low": "low", "high": "high"}
             ratios = {
                 quantity: {name: row[f"{quantity}_{end}"] for name, end in ends.items()}

@@ -14,7 +14,7 @@ from nnunetv2_salstm.evaluation.metrics import SURFACE
 from nnunetv2_salstm.evaluation.results import Endpoint, Results, finite, long_table, wide_table
 from nnunetv2_salstm.evaluation.statistics import FEWEST, POINT
 from nnunetv2_salstm.host.errors import SalstmError
-from nnunetv2_salstm.host.files import read_json
+from nnunetv2_salstm.host.files import plain, read_json
 
 FORMAT = 2
 # What is shown of subgroups.
@@ -206,18 +206,18 @@ class Comparison:
             "confounders": self.confounders,
             "failures": self.failures,
             "cost": self.cost,
-            "summary": _records(results.summary()),
-            "secondary": _records(results.secondary(self.endpoint)),
-            "subgroups": _records(results.subgroups(self.endpoint, self.subgroups)),
+            "summary": results.summary().to_dict("records"),
+            "secondary": results.secondary(self.endpoint).to_dict("records"),
+            "subgroups": results.subgroups(self.endpoint, self.subgroups).to_dict("records"),
             "subgroup_of_case": self.subgroups,
-            "beside_published": _records(results.beside_published(self.published)) if self.published else [],
+            "beside_published": results.beside_published(self.published).to_dict("records") if self.published else [],
             "published": self.published,
             "identity_tests": self.identity_tests,
             "trainings": self.trainings,
-            "scores": {"columns": list(wide.columns), "rows": [_plain(row) for row in wide.to_numpy().tolist()]},
+            "scores": {"columns": list(wide.columns), "rows": wide.to_numpy().tolist()},
             "versions": self.versions,
         }
-        return json.dumps(_plain(values), indent=1, allow_nan=False) + "\n"
+        return json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """Returns a row for each training, case and label; infinite values are inf, undefined ones empty."""
@@ -284,21 +284,6 @@ def _columns(question: str, answer: Answer) -> dict[str, Any]:
         f"{question}_false_claim": answer.false_claim,
         f"{question}_count": answer.count,
     }
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value as JSON can hold it."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
 
 
 def _number(value: Any) -> Any:

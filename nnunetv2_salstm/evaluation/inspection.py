@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnunetv2_salstm.evaluation.identity_test import losses, sentence
 from nnunetv2_salstm.evaluation.probe import DIRECTIONS, GATES, NUMBERS
+from nnunetv2_salstm.host.files import plain
 
 FORMAT = 2
 # An attention matrix at most so far from another, in total variation, is called equal to it.
@@ -120,7 +121,7 @@ class ModelFindings:
             **self.about,
             "salstm": self.salstm,
             "words": self.words(),
-            "identity_test": None if self.identity_test is None else _records(self.identity_test),
+            "identity_test": None if self.identity_test is None else plain(self.identity_test.to_dict("records")),
             "attention_matrices": matrices,
             "stages": [{name: row.get(name) for name in ("case", "stage", *NUMBERS)} for row in self._rows],
         }
@@ -146,13 +147,6 @@ def inspection_json(
         "models": [model.to_json() for model in models],
         "made_with": dict(made_with),
     }
-
-
-def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    """Returns the rows as JSON values; what is missing is null."""
-    whole = frame.astype(object)
-    rows: list[dict[str, Any]] = whole.where(whole.notna(), None).to_dict("records")
-    return rows
 
 
 def percent(share: float) -> str:

@@ -58,28 +58,18 @@ def run_nnunet(
     environment: Mapping[str, str] | None = None,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs a command of nnU-Net, e.g. "nnUNetv2_train", see `run_command`."""
-    run_command([sys.executable, "-c", _CALL, name, *arguments], name, log, environment, while_waiting)
-
-
-def run_command(
-    command: Sequence[str],
-    name: str,
-    log: Path,
-    environment: Mapping[str, str] | None = None,
-    while_waiting: Callable[[], None] = lambda: None,
-) -> None:
-    """Runs a command to its end, see `run_process`.
+    """Runs a command of nnU-Net, e.g. "nnUNetv2_train", to its end.
 
     Args:
-        command: the program and its arguments.
-        name: what errors call it.
+        name: of the command.
+        arguments: of it.
         log, environment, while_waiting: of `run_process`.
 
     Raises:
         SalstmError: if it failed.
         KeyboardInterrupt: also when this process is told to terminate.
     """
+    command = [sys.executable, "-c", _CALL, name, *arguments]
     if status := run_process(command, log, environment, while_waiting):
         raise _failed(name, status, log)
 

@@ -4,6 +4,7 @@ import codecs
 import csv
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -177,3 +178,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it: nan is null, infinity "inf" and "-inf", keys are text."""
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value

@@ -98,29 +98,19 @@ def markdown_table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def latex_table(table: Table, label: str = "") -> str:
-    r"""Returns the table in LaTeX, for \usepackage{booktabs}; a float if it has a caption or a label."""
+def latex_table(table: Table, label: str) -> str:
+    r"""Returns the table as a float in LaTeX, for \usepackage{booktabs}."""
+    frame = pandas.DataFrame(table.rows, columns=table.head)
+    style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    for row, name in table.bold:
+        style = style.set_properties(subset=([row], [name]), textbf="--rwrap")
     columns = "".join("l" if column < table.text_columns else "r" for column in range(len(table.head)))
-    lines = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(map(_latex, table.head)), r"\midrule"]
-    for place, row in enumerate(table.rows):
-        if table.starts_group(place):
-            lines.append(r"\addlinespace")
-        cells = (
-            f"\\textbf{{{_latex(cell)}}}" if table.is_bold(place, column) else _latex(cell)
-            for column, cell in enumerate(row)
-        )
-        lines.append(_latex_row(cells))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.caption or label:
-        caption = [f"\\caption{{{_latex(table.caption)}}}"] if table.caption else []
-        caption += [f"\\label{{{label}}}"] if label else []
-        lines = [r"\begin{table}", r"\centering", *caption, *lines, r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    caption = _latex(table.caption)
+    text: str = style.to_latex(
+        column_format=columns, hrules=True, caption=caption, label=label, position_float="centering"
+    )
+    return text
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _latex_row(cells: Any) -> str:
-    return " & ".join(cells) + r" \\"

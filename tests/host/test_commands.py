@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from nnunetv2_salstm.host import commands
-from nnunetv2_salstm.host.commands import on_device, patient_threads, run_command, run_nnunet
+from nnunetv2_salstm.host.commands import on_device, patient_threads, run_nnunet
 from nnunetv2_salstm.host.errors import SalstmError
 
 # A command with a worker; what is deaf does not hear of an interrupt, nor of a polite request.
 PARENT = """
 import os, signal, subprocess, sys, time
-deaf = sys.argv[1] == "deaf"
+deaf = sys.argv[-1] == "deaf"
 if deaf:
     signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -26,8 +25,15 @@ worker.wait()
 """
 
 
-def python(code, *words):
-    return [sys.executable, "-c", code, *words]
+@pytest.fixture
+def run(monkeypatch):
+    """Runs Python code in place of a command of nnU-Net that is called "it"."""
+
+    def run_code(code, log, *words, **options):
+        monkeypatch.setattr(commands, "_CALL", code)
+        run_nnunet("it", *words, log=log, **options)
+
+    return run_code
 
 
 def is_alive(pid):
@@ -48,30 +54,30 @@ def interrupt_when_started(log, number):
     threading.Thread(target=wait, daemon=True).start()
 
 
-def test_output_goes_to_the_log_and_the_wait_is_not_idle(tmp_path):
+def test_output_goes_to_the_log_and_the_wait_is_not_idle(run, tmp_path):
     log, looks = tmp_path / "log", []
     log.write_text("before\n")
     code = "import os, sys, time; print(os.environ['OURS']); print('error', file=sys.stderr); time.sleep(0.5)"
-    run_command(python(code), "it", log, {"OURS": "here"}, lambda: looks.append(log.read_text()))
+    run(code, log, environment={"OURS": "here"}, while_waiting=lambda: looks.append(log.read_text()))
     assert sorted(log.read_text().splitlines()) == ["before", "error", "here"]
     assert len(looks) > 2
     assert looks[-1] == log.read_text()
     assert "OURS" not in os.environ
 
 
-def test_a_failure_is_one_line_with_the_last_words(tmp_path, monkeypatch):
+def test_a_failure_is_one_line_with_the_last_words(run, tmp_path, monkeypatch):
     code = "import sys; print('Traceback'); print('OSError: no room\\n'); sys.exit(3)"
     with pytest.raises(SalstmError, match=r"^it failed with status 3: OSError: no room; its output is in .*log$"):
-        run_command(python(code), "it", tmp_path / "log")
+        run(code, tmp_path / "log")
     monkeypatch.setattr(commands.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     with pytest.raises(SalstmError, match="the disk is full, free some room; its output"):
-        run_command(python(code), "it", tmp_path / "log")
+        run(code, tmp_path / "log")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("hearing", ["polite", "deaf"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_no_process_outlives_an_interrupt(number, hearing, tmp_path, monkeypatch):
+def test_no_process_outlives_an_interrupt(number, hearing, run, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "PATIENCE", 0.5)
     log, before = tmp_path / "log", signal.getsignal(signal.SIGTERM)
     # Whoever started the tests in the background had them ignore it.
@@ -79,7 +85,7 @@ def test_no_process_outlives_an_interrupt(number, hearing, tmp_path, monkeypatch
     try:
         interrupt_when_started(log, number)
         with pytest.raises(KeyboardInterrupt):
-            run_command(python(PARENT, hearing), "it", log)
+            run(PARENT, log, hearing)
     finally:
         signal.signal(signal.SIGINT, of_the_tests)
     assert not [pid for pid in log.read_text().split() if pid.isdecimal() and is_alive(pid)]
@@ -87,11 +93,11 @@ def test_no_process_outlives_an_interrupt(number, hearing, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
-def test_no_worker_outlives_a_command_that_failed(tmp_path, monkeypatch):
+def test_no_worker_outlives_a_command_that_failed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "PATIENCE", 0.5)
     log = tmp_path / "log"
     with pytest.raises(SalstmError, match="failed with status 1"):
-        run_command(python(PARENT.replace("worker.wait()", "sys.exit(1)"), "polite"), "it", log)
+        run(PARENT.replace("worker.wait()", "sys.exit(1)"), log, "polite")
     assert not [pid for pid in log.read_text().split() if is_alive(pid)]
 
 

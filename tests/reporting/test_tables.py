@@ -38,11 +38,9 @@ def test_latex():
         "place & method & Dice & HD95 (mm) \\\\\n\\midrule\n"
         "ACDC & stock & 0.90 & 3 \\\\\n"
         "ACDC & A \\& B & \\textbf{0.95} & 3 \\\\\n"
-        "\\addlinespace\n"
         "Synapse & stock & - & 4.25 \\\\\n"
         "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )
-    assert latex_table(Table(FRAME)).startswith("\\begin{tabular}")
 
 
 def test_best_cells():
