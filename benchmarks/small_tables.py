@@ -115,24 +115,31 @@ def _headed(head: str, table: str) -> str:
     return f"{head}\n\n{table}" if table else ""
 
 
-def _overview(groups: dict[tuple[str, int], Group], seeds: Container[int] = PLANNED_SEEDS) -> str:
-    """Returns the planned comparisons over trainings, and all settings' mean.
+def _by_setting(
+    groups: dict[tuple[str, int], Group], seeds: Container[int] = PLANNED_SEEDS
+) -> tuple[dict[str, int], dict[str, dict[str, list[float]]]]:
+    """Returns the steps of each setting, and by comparison and setting the differences of its trainings in points.
 
-    Of each setting those after the longest schedule that has such comparisons.
+    Of each setting those after the longest schedule that has planned comparisons.
     """
     longest = {setting: steps for (setting, steps), methods in groups.items() if any(_planned_pairs(methods, seeds))}
     found: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for setting, steps in longest.items():
         for comparison, pairs in _planned_pairs(groups[setting, steps], seeds):
             found[comparison][setting] = _differences(pairs)
+    return longest, dict(sorted(found.items()))
+
+
+def _overview(groups: dict[tuple[str, int], Group], seeds: Container[int] = PLANNED_SEEDS) -> str:
+    """Returns the planned comparisons over trainings, and all settings' mean."""
+    longest, found = _by_setting(groups, seeds)
     if not found:
         return ""
-    settings = [*longest]
     rows = []
-    for comparison, of in sorted(found.items()):
-        each = (f"{_with_interval([of[name]], TOGETHER)} ({len(of[name])})" if name in of else "-" for name in settings)
+    for comparison, of in found.items():
+        each = (f"{_with_interval([of[name]], TOGETHER)} ({len(of[name])})" if name in of else "-" for name in longest)
         rows.append([comparison, f"{_with_interval([*of.values()], TOGETHER)} ({len(of)})", *each])
-    heads = [f"{name}, {longest[name]} steps (seeds)" for name in settings]
+    heads = [f"{name}, {steps} steps (seeds)" for name, steps in longest.items()]
     return _table([f"points [{100 * TOGETHER:.1f} %]", "mean of settings (settings)", *heads], rows)
 
 
@@ -250,19 +257,25 @@ def _mean(scores: Iterable[float | None]) -> float:
 
 
 def _with_interval(groups: list[list[float]], level: float) -> str:
-    """Returns the mean of the groups' means with its Student interval, or alone where a group has one difference.
+    """Returns the mean of the groups' means with its Student interval, or alone where a group has one difference."""
+    mean, half = _interval(groups, level)
+    return _points(mean) if half is None else f"{_points(mean)} [{_points(mean - half)}, {_points(mean + half)}]"
+
+
+def _interval(groups: list[list[float]], level: float) -> tuple[float, float | None]:
+    """Returns the mean of the groups' means, and half of its Student interval, None where a group has one difference.
 
     Groups may differ in spread, so the degrees of freedom are those of Welch and Satterthwaite.
     """
     mean = float(np.mean([np.mean(group) for group in groups]))
     if min(map(len, groups)) < 2:
-        return _points(mean)
+        return mean, None
     parts = [float(np.var(group, ddof=1)) / len(group) for group in groups]
     half = 0.0
     if total := sum(parts):
         freedom = total**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
         half = float(student.ppf((1 + level) / 2, freedom)) * math.sqrt(total) / len(groups)
-    return f"{_points(mean)} [{_points(mean - half)}, {_points(mean + half)}]"
+    return mean, half
 
 
 def _points(value: float) -> str:
@@ -274,9 +287,9 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
-    """Draws a row for each setting and length: learning curves, means over seeds, and the Dice of every training.
+    """Draws the planned comparisons, and a row for each setting and length: learning curves, Dice of every training.
 
-    Where stock alone was trained there is nothing to see.
+    Curves are means over seeds. Where stock alone was trained there is nothing to see.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -284,9 +297,14 @@ def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
     groups = {place: methods for place, methods in groups.items() if len(methods) > 1}
     if not groups:
         return
-    figure = Figure(figsize=(9, 3.4 * len(groups)), layout="constrained")
+    _, found = _by_setting(groups)
+    heights = [0.3 * sum(len(of) + 1 for of in found.values()) + 1, 3.4 * len(groups)] if found else [3.4 * len(groups)]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    *above, below = np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights))
+    for part in above:
+        _draw_comparisons(found, part.subplots())
     for (curves, scores), ((setting, steps), methods) in zip(
-        figure.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True
+        below.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True
     ):
         seeds = sorted({seed for runs in methods.values() for seed in runs})
         ordered = _ordered(methods)
@@ -306,6 +324,25 @@ def draw(groups: dict[tuple[str, int], Group], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "small_study"}):
         figure.savefig(file, metadata={"Date": None})
+
+
+def _draw_comparisons(found: dict[str, dict[str, list[float]]], axis: Any) -> None:
+    """Draws a line for each comparison and setting, and below them the mean of settings: a point for each seed."""
+    names = []
+    for comparison, of in found.items():
+        each = {f"{name} ({len(gaps)})": [gaps] for name, gaps in of.items()}
+        for setting, gaps in {**each, "mean": [*of.values()]}.items():
+            mean, half = _interval(gaps, TOGETHER)
+            y, colour = len(names), "black" if setting == "mean" else "tab:blue"
+            axis.errorbar([mean], [y], xerr=[half or 0.0], fmt="s", color=colour, capsize=3, markersize=5)
+            if setting != "mean":
+                axis.plot(gaps[0], [y] * len(gaps[0]), ".", color="0.6", zorder=0)
+            names.append(f"{comparison}: {setting}")
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    intervals = f"{100 * TOGETHER:.1f} % intervals over trainings"
+    axis.set(title="The planned comparisons", xlabel=f"points of Dice, with {intervals}; a dot for each seed")
 
 
 def _parts_of_page() -> tuple[str, str, str]:
