@@ -220,7 +220,7 @@ def _compare(arguments: argparse.Namespace, task: "Task") -> "tuple[Comparison, 
     metrics, without = _metrics(arguments)
     endpoint = _endpoint(arguments, labels)
     tolerances = _tolerances(arguments.tolerance, labels)
-    scoring = Scoring(labels, tolerances, task.reader(), any(m in SURFACE for m in metrics))
+    scoring = Scoring(labels, tolerances if any(m in SURFACE for m in metrics) else None, task.reader())
     found, unlike = find_predictions(task.runs, task.references, task.file_ending, arguments.common_only)
     names = list(dict.fromkeys(case.name for case in found))
     if arguments.identity_test:
@@ -241,7 +241,7 @@ def _compare(arguments: argparse.Namespace, task: "Task") -> "tuple[Comparison, 
         raise SalstmError(f"no case could be scored: {next(iter(failures.values()))}")
     results = _results(task, methods, found, {case: scores[case] for case in scored}, groups, metrics)
     baseline, *others = results.short.values()
-    packages = ("scipy", "pandas", *(["monai"] if scoring.surface else []))
+    packages = ("scipy", "pandas", *(["monai"] if scoring.tolerances is not None else []))
     comparison = Comparison(
         f"{task.place}{', '.join(others)} against {baseline}",
         _inputs(task, scoring),
@@ -306,7 +306,7 @@ def _inputs(task: "Task", scoring: "Scoring") -> dict[str, Any]:
         },
         "labels": {name: list(values) for name, values in labels.values.items()},
         "ignored_label": labels.ignore,
-        "tolerances": scoring.tolerances,
+        "tolerances": scoring.tolerances or {},
         "reader": scoring.reader,
         "unit": "pixels" if task.file_ending.lower() in PIXELS else "mm",
     }

@@ -58,7 +58,7 @@ def identity_test(
     blocks = dict(model.network.salstm)
     off = {NOTHING: [], ALL: list(blocks.values())} | {k: [block] for k, block in blocks.items() if stages}
     reader = model.plans.image_reader_writer_class.__name__
-    scoring = Scoring(Labels.of_dataset(model.dataset_json), {}, reader, surface=False)
+    scoring = Scoring(Labels.of_dataset(model.dataset_json), None, reader)
     predictor = make_predictor(model, device, show_progress=False, side_by_side=False)
     rows = []
     with (

@@ -88,8 +88,7 @@ def score(
     reference: np.ndarray,
     spacing: tuple[float, ...],
     labels: Labels,
-    tolerances: Mapping[str, float],
-    surface: bool = True,
+    tolerances: Mapping[str, float] | None,
 ) -> dict[str, Scores]:
     """Returns the scores of every label.
 
@@ -98,8 +97,7 @@ def score(
         reference: likewise, of the same shape.
         spacing: edge lengths of a voxel in mm, one for each axis. Axes of one voxel have no surface distance.
         labels: what to score. Voxels that the reference ignores are background in both.
-        tolerances: mm within which surfaces agree, for each label.
-        surface: whether HD95 and NSD are wanted, which need MONAI; None otherwise.
+        tolerances: mm within which surfaces agree, for each label; None for no HD95 and NSD, which need MONAI.
     """
     counts = True if labels.ignore is None else reference != labels.ignore
     flat = tuple(axis for axis, size in enumerate(reference.shape) if size == 1)
@@ -107,7 +105,7 @@ def score(
     found = {}
     for name, values in labels.values.items():
         ours, theirs = (np.isin(image, values) & counts for image in (prediction, reference))
-        tolerance = tolerances[name] if surface else None
+        tolerance = None if tolerances is None else tolerances[name]
         found[name] = _score_label(ours.squeeze(flat), theirs.squeeze(flat), edges, tolerance)
     return found
 

@@ -43,15 +43,13 @@ class Scoring:
 
     Attributes:
         labels: what is scored.
-        tolerances: of the surface Dice by label, in mm.
+        tolerances: of the surface Dice by label, in mm; None where no surface metric is wanted.
         reader: name of the nnU-Net class that reads the files.
-        surface: whether surface metrics are wanted.
     """
 
     labels: Labels
-    tolerances: dict[str, float]
+    tolerances: dict[str, float] | None
     reader: str
-    surface: bool = True
 
     def read_and_score(self, case: Case) -> dict[str, Scores]:
         """Returns the scores of a case.
@@ -64,7 +62,7 @@ class Scoring:
             require_labels(volume.values, self.labels.known(), file)
         values = in_place(prediction, reference, case.prediction, ("prediction", "reference"))
         spacing = reference.geometry.spacing[::-1]
-        return score(values, reference.values, spacing, self.labels, self.tolerances, self.surface)
+        return score(values, reference.values, spacing, self.labels, self.tolerances)
 
 
 def score_cases(

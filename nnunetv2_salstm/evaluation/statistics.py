@@ -142,10 +142,10 @@ def differences(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np
     return np.where(np.isnan(gaps) | (np.abs(gaps) < TIE), 0.0, gaps)
 
 
-def count_pairs(gaps: np.ndarray, higher_is_better: bool = True, point: float = POINT) -> Pairs:
+def count_pairs(gaps: np.ndarray, higher_is_better: bool = True) -> Pairs:
     """Counts the units that are better, equal and worse, from the differences, (n,)."""
     gains = gaps if higher_is_better else -gaps
-    return Pairs(*(int(found.sum()) for found in (gains > 0, gains == 0, gains < 0, gains > point, gains < -point)))
+    return Pairs(*(int(found.sum()) for found in (gains > 0, gains == 0, gains < 0, gains > POINT, gains < -POINT)))
 
 
 def _signed_rank(gaps: np.ndarray) -> tuple[float, int]:

@@ -100,7 +100,7 @@ def check_nnunet() -> Iterator[Finding]:
         yield Finding(subject, WRONG, text, f"delete {where}, then: pip install --force-reinstall --no-deps nnunetv2")
         return
     folder = Path(spec.origin).parent
-    owner = _owner("nnunetv2", folder)
+    owner = _owner(folder)
     if owner is None:
         installed = [f"{other.version} in {other.locate_file('')}" for other in distributions(name="nnunetv2")]
         there = ", ".join(installed) or "there is none"
@@ -279,15 +279,15 @@ def _check_version(name: str, demanded: Mapping[str, SpecifierSet], failure: str
         yield Finding(name, OK, installed)
 
 
-def _owner(package: str, folder: Path) -> Distribution | None:
-    """Returns the installed distribution that a package's folder belongs to, whatever its name."""
-    names = dict.fromkeys([package, *packages_distributions().get(package, [])])
+def _owner(folder: Path) -> Distribution | None:
+    """Returns the installed distribution that nnunetv2's folder belongs to, whatever its name."""
+    names = dict.fromkeys(["nnunetv2", *packages_distributions().get("nnunetv2", [])])
     for distribution in (found for name in names for found in distributions(name=name)):
         origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         if origin.get("dir_info", {}).get("editable"):
             if Path(url2pathname(urlparse(origin["url"]).path)).resolve() in folder.resolve().parents:
                 return distribution
-        elif Path(str(distribution.locate_file(package))).resolve() == folder.resolve():
+        elif Path(str(distribution.locate_file("nnunetv2"))).resolve() == folder.resolve():
             return distribution
     return None
 

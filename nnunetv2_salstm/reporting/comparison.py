@@ -45,10 +45,13 @@ class Metric:
         """Returns a difference for readers."""
         return MISSING if pandas.isna(value) else f"{value:+.{self.digits}f}"
 
-    def intervals(self, frame: pandas.DataFrame, prefix: str = "", between: str = " to ") -> list[str]:
+    def interval(self, low: float | None, high: float | None, between: str = " to ") -> str:
+        """Returns an interval of differences for readers."""
+        return MISSING if pandas.isna(low) else f"{self.signed(low)}{between}{self.signed(high)}"
+
+    def intervals(self, frame: pandas.DataFrame, prefix: str = "") -> list[str]:
         """Returns the intervals from the columns low and high for readers."""
-        ends = zip(frame[f"{prefix}low"], frame[f"{prefix}high"], strict=True)
-        return [MISSING if pandas.isna(a) else f"{self.signed(a)}{between}{self.signed(b)}" for a, b in ends]
+        return list(map(self.interval, frame[f"{prefix}low"], frame[f"{prefix}high"]))
 
 
 @dataclass(frozen=True)
@@ -158,9 +161,10 @@ def comparison_latex(found: Comparison) -> str:
         value += f" ({row['infinite']:.0f} infinite)" if row["infinite"] else ""
         marks = {"*": row["networks_verdict"], "†": row["methods_verdict"]}
         values.append(value + "".join(mark for mark, verdict in marks.items() if verdict in ("better", "worse")))
-        over_trainings = not pandas.isna(row["methods_low"])
-        gap = row["methods_difference" if over_trainings else "difference"]
-        (interval,) = metric.intervals(pandas.DataFrame([row]), "methods_" if over_trainings else "networks_", ", ")
+        of_networks = pandas.isna(row["methods_low"])
+        gap = row["difference" if of_networks else "methods_difference"]
+        question = "networks" if of_networks else "methods"
+        interval = metric.interval(row[f"{question}_low"], row[f"{question}_high"], ", ")
         gaps.append(metric.signed(gap) + ("" if interval == MISSING else f" [{interval}]"))
     shown = pandas.DataFrame({"method": frame["method"], title: values, "difference [95 % interval]": gaps})
     # A mean that leaves out infinite values is no better for it.

@@ -6,13 +6,13 @@ from urllib.parse import quote
 
 import pandas
 
+from nnunetv2_salstm.reporting.comparison import Metric
 from nnunetv2_salstm.reporting.comparison_figures import draw_forest
 from nnunetv2_salstm.reporting.document import Block, Bullets, Code, Document, Figure, Section, Text, Warnings
 from nnunetv2_salstm.reporting.tables import MISSING, Table, p_value
 
-# Titles and decimal places.
-METRICS = {"dice": ("Dice", 4), "hd95": ("HD95", 2), "nsd": ("Surface Dice", 4)}
-LOWER_IS_BETTER = ("hd95",)
+DICE = Metric("Dice", 4, True)
+METRICS = {"dice": DICE, "hd95": Metric("HD95", 2, False), "nsd": Metric("Surface Dice", 4, True)}
 # What they are called, and their columns.
 QUESTIONS = (("these networks", "networks", "difference"), ("the methods", "methods", "methods_difference"))
 
@@ -36,16 +36,16 @@ def study_document(facts: Mapping[str, Any], tables: Mapping[str, pandas.DataFra
         Warnings("Left out, as it could not be scored", _by_place(places, "failures")),
         Bullets([_answer(verdicts[verdicts["method"] == name], name, methods[0]) for name in methods[1:]], True),
     ]
-    for metric, (title, digits) in METRICS.items():
-        own = scores[scores["metric"] == metric]
+    for name, metric in METRICS.items():
+        own = scores[scores["metric"] == name]
         if own.empty:
             continue
-        shown: list[Block] = [_means(own, methods, metric in LOWER_IS_BETTER, digits)]
-        if metric == "dice":
+        shown: list[Block] = [_means(own, methods, metric)]
+        if metric == DICE:
             shown += [_forest(verdicts, methods[0]), _answers(verdicts, methods[0])]
-        elif (secondary["metric"] == metric).any():
-            shown.append(_differences(secondary[secondary["metric"] == metric], digits))
-        blocks.append(Section(title, shown))
+        elif (secondary["metric"] == name).any():
+            shown.append(_differences(secondary[secondary["metric"] == name], metric))
+        blocks.append(Section(metric.title, shown))
     if hours["total"].sum():
         trainings = [method["trainings"] for method in facts["methods"].values()]
         devices = [Text(text)] if (text := _devices(facts["methods"].values())) else []
@@ -133,19 +133,21 @@ def _counted(own: pandas.DataFrame, verdict: str, gap: str) -> str:
     parts = []
     for name in own[verdict].drop_duplicates():
         rows = own[own[verdict] == name].to_dict("records")
-        where = "; ".join(f"{row['place']} {_sign(row[gap], 4)}" for row in rows)
+        where = "; ".join(f"{row['place']} {DICE.signed(row[gap])}" for row in rows)
         parts.append(f"{name} in {len(rows)} of {len(own)} ({where})")
     return ", ".join(parts)
 
 
-def _means(scores: pandas.DataFrame, methods: list[str], lower_is_better: bool, digits: int) -> Table:
+def _means(scores: pandas.DataFrame, methods: list[str], metric: Metric) -> Table:
     shown: dict[str, list[str | None]] = {"method": list(methods)}
     bold = set()
     for place, own in scores.groupby("place", sort=False):
         rows = own.set_index("method")
-        shown[str(place)] = [_spread(rows.loc[name], digits) if name in rows.index else None for name in methods]
+        shown[str(place)] = [_spread(rows.loc[name], metric) if name in rows.index else None for name in methods]
         # A mean that leaves out infinite distances is no better for it.
-        ranked = rows.dropna(subset="mean").sort_values(["infinite", "mean"], ascending=[True, lower_is_better])
+        ranked = rows.dropna(subset="mean").sort_values(
+            ["infinite", "mean"], ascending=[True, not metric.higher_is_better]
+        )
         best = ranked[(ranked[["infinite", "mean"]] == ranked[["infinite", "mean"]].head(1).squeeze()).all(axis=1)]
         bold |= {(methods.index(name), str(place)) for name in best.index}
     caption = "Mean (standard deviation over seeds / over folds); bold: the best mean."
@@ -170,7 +172,8 @@ def _answers(verdicts: pandas.DataFrame, baseline: str) -> Table:
             "method": row["method"],
             "question": what,
             "verdict": row[f"{question}_verdict"],
-            **_gap(row[gap], row[f"{question}_low"], row[f"{question}_high"], 4),
+            "difference": DICE.signed(row[gap]),
+            "95 % interval": DICE.interval(row[f"{question}_low"], row[f"{question}_high"]),
             "p": p_value(row[f"{question}_p"]),
             "p (Holm)": p_value(row[f"{question}_p_holm"]),
             "pairs": f"{row[f'{question}_count']:.0f}",
@@ -181,12 +184,13 @@ def _answers(verdicts: pandas.DataFrame, baseline: str) -> Table:
     return Table(pandas.DataFrame(rows), f"Differences from {baseline}, paired.", text_columns=4)
 
 
-def _differences(secondary: pandas.DataFrame, digits: int) -> Table:
+def _differences(secondary: pandas.DataFrame, metric: Metric) -> Table:
     rows = [
         {
             "place": row["place"],
             "method": row["method"],
-            **_gap(row["difference"], row["low"], row["high"], digits),
+            "difference": metric.signed(row["difference"]),
+            "95 % interval": metric.interval(row["low"], row["high"]),
             "p (Holm)": p_value(row["p_holm"]),
             "these networks": row["verdict"],
         }
@@ -205,24 +209,15 @@ def _hours(hours: pandas.DataFrame, trainings: list[int]) -> Table:
     return Table(shown, formats=formats)
 
 
-def _spread(row: Any, digits: int) -> str:
-    if pandas.isna(row["mean"]):
-        return "-"
-    text = f"{row['mean']:.{digits}f}"
+def _spread(row: Any, metric: Metric) -> str:
+    text = metric.number(row["mean"])
+    if text == MISSING:
+        return text
     spreads = [row["over_seeds"], row["over_folds"]]
     if any(pandas.notna(value) for value in spreads):
-        text += f" ({' / '.join('-' if pandas.isna(value) else f'{value:.{digits}f}' for value in spreads)})"
+        text += f" ({' / '.join(map(metric.number, spreads))})"
     counts = [(row["infinite"], "infinite"), (row["undefined"], "undefined")]
     return ", ".join([text, *(f"{count} {what}" for count, what in counts if count)])
-
-
-def _sign(value: Any, digits: int) -> str:
-    return MISSING if pandas.isna(value) else f"{value:+.{digits}f}"
-
-
-def _gap(difference: Any, low: Any, high: Any, digits: int) -> dict[str, str]:
-    interval = MISSING if pandas.isna(low) else f"{_sign(low, digits)} to {_sign(high, digits)}"
-    return {"difference": _sign(difference, digits), "95 % interval": interval}
 
 
 def _number(value: float) -> str:

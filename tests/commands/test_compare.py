@@ -222,7 +222,10 @@ def test_unchanged_files_are_not_scored_again(folders, monkeypatch):
     _, after = trainers(folders, VANILLA, SALSTM)
     assert scored == ["p2_b"]
     assert after["summary"] != before["summary"]
+    # No surface is scored, to which the tolerance belongs.
     trainers(folders, VANILLA, SALSTM, options=["--tolerance", "1"])
+    assert len(scored) == 1
+    trainers(folders, VANILLA, SALSTM, metrics=("--metrics", "nsd", "--tolerance", "1"))
     assert len(scored) == 1 + 16
     assert not list(model_of(folders, SALSTM).rglob("*cache*"))
 
