@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     file = next(iter(trainings.values())).folder / FINAL
     checkpoint = read_checkpoint(file)
     trainer, configuration = trained_as(file, checkpoint)
+    name = f"{plans['dataset_name']}/{trainer}__{plans['plans_name']}__{configuration}"
     card = Card(
         dataset=str(plans["dataset_name"]),
         dataset_json=dataset,
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         folds=list(map(str, trainings)),
         scores=_scores(trainings, dataset),
         trainings=_table(folder, trainings),
-        comparison=[] if arguments.compare is None else _comparison(arguments.compare, trainer, folder),
+        comparison=[] if arguments.compare is None else _comparison(arguments.compare, trainer, name),
         license=arguments.license,
     )
     text = to_card(card)
@@ -160,7 +161,7 @@ def _table(folder: Path, trainings: "dict[int | str, Training]") -> "pandas.Data
     return table.assign(hours=["" if not h else f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in hours])
 
 
-def _comparison(file: Path, trainer: str, folder: Path) -> list[str]:
+def _comparison(file: Path, trainer: str, model: str) -> list[str]:
     """Returns what a comparison says, if the model is in it."""
     from nnunetv2_salstm.evaluation.comparison import Comparison
 
@@ -170,7 +171,7 @@ def _comparison(file: Path, trainer: str, folder: Path) -> list[str]:
         raise SalstmError(f"--compare {file} is about {', '.join(runs)}, not about this model's {trainer}")
     # Of predictions in folders it is not known what predicted them.
     for place in comparison.inputs["runs"].get(trainer, {}).values():
-        of = Path(place).parts[-4:-2]
-        if place.startswith("nnUNet_results") and of != (folder.resolve().parent.name, folder.resolve().name):
-            raise SalstmError(f"--compare {file} is about {'/'.join(of)}, not about this model, {folder}")
+        of = "/".join(Path(place).parts[-4:-2])
+        if place.startswith("nnUNet_results") and of != model:
+            raise SalstmError(f"--compare {file} is about {of}, not about this model, {model}")
     return [*comparison.verdicts.sentences, *comparison.sentences_on_blocks(), *comparison.confounders]

@@ -142,8 +142,10 @@ def test_a_comparison_is_quoted(model, tmp_path, monkeypatch, capsys):
     report["inputs"]["runs"][A] = {"0": f"{place}/fold_0/validation"}
     file.write_text(json.dumps(report))
     assert card(model, "-o", tmp_path / "card.md", "--compare", file, "--overwrite") == 1
-    assert f"is about Dataset004_Hippocampus/{model.name}, not about this model, {model}" in capsys.readouterr().err
-    place = f"nnUNet_results/{model.parent.name}/{model.name}"
+    # The plans say what the model is of, wherever its folder lies.
+    own = f"Dataset999_Preset/{model.name}"
+    assert f"is about Dataset004_Hippocampus/{model.name}, not about this model, {own}" in capsys.readouterr().err
+    place = f"nnUNet_results/{own}"
     report["inputs"]["runs"][A] = {"0": f"{place}/fold_0/validation"}
     file.write_text(json.dumps(report))
     assert card(model, "-o", tmp_path / "card.md", "--compare", file, "--overwrite") == 0
